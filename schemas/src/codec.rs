@@ -1,0 +1,148 @@
+//! The one place that knows how a message becomes bytes: bincode 2 (standard configuration) with a hard limit,
+//! and the length prefix of stream transports.
+//!
+//! A frame is a little-endian `u32` length and that many bytes of payload. bincode's decoder is told the limit
+//! too, so a length inside the payload cannot make it allocate more than the frame could hold.
+
+use bincode::config;
+
+/// No message is longer than this, whatever its sender says: 64 KiB of data and room for its envelope.
+pub const MAX_MESSAGE: usize = 96 * 1024;
+/// The most data that one frame of a stream carries.
+pub const MAX_DATA: usize = 64 * 1024;
+/// Bytes of the length prefix.
+const PREFIX: usize = 4;
+
+/// Bytes that are no message of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    #[error("a message of {0} bytes exceeds the limit of {MAX_MESSAGE}")]
+    TooLong(usize),
+    #[error("malformed message: {0}")]
+    Malformed(String),
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+    #[error("the stream ended inside a message")]
+    Truncated,
+}
+
+fn configuration() -> impl config::Config {
+    config::standard().with_limit::<MAX_MESSAGE>()
+}
+
+/// Encodes a message without a length prefix (for packet sockets).
+pub fn encode<T: bincode::Encode>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::encode_to_vec(message, configuration()).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    if bytes.len() > MAX_MESSAGE { Err(CodecError::TooLong(bytes.len())) } else { Ok(bytes) }
+}
+
+/// Decodes a message that must fill `bytes` exactly.
+pub fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > MAX_MESSAGE {
+        return Err(CodecError::TooLong(bytes.len()));
+    }
+    let (message, used) =
+        bincode::decode_from_slice(bytes, configuration()).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    match bytes.len() - used {
+        0 => Ok(message),
+        rest => Err(CodecError::Trailing(rest)),
+    }
+}
+
+/// Encodes a message with its length prefix (for streams).
+pub fn encode_frame<T: bincode::Encode>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let mut frame = vec![0; PREFIX];
+    bincode::encode_into_std_write(message, &mut frame, configuration())
+        .map_err(|e| CodecError::Malformed(e.to_string()))?;
+    let length = frame.len() - PREFIX;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= MAX_MESSAGE).ok_or(CodecError::TooLong(length))?;
+    frame[..PREFIX].copy_from_slice(&prefix.to_le_bytes());
+    Ok(frame)
+}
+
+/// Collects bytes of a stream and gives back whole messages.
+#[derive(Debug, Default)]
+pub struct Deframer {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Deframer {
+    /// Adds bytes that arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, or `None` when more bytes are needed.
+    pub fn next<T: bincode::Decode<()>>(&mut self) -> Result<Option<T>, CodecError> {
+        let rest = &self.buffer[self.start..];
+        let Some((prefix, body)) = rest.split_first_chunk::<PREFIX>() else { return Ok(None) };
+        let length = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
+        if length > MAX_MESSAGE {
+            return Err(CodecError::TooLong(length));
+        }
+        let Some(body) = body.get(..length) else { return Ok(None) };
+        let message = decode(body)?;
+        self.start += PREFIX + length;
+        Ok(Some(message))
+    }
+
+    /// Whether the stream may end here: nothing half received.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.len() == self.start
+    }
+
+    /// Bytes received and not yet taken, for handing the stream to another reader.
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.buffer.split_off(self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_four_gigabytes_is_refused_before_anything_is_allocated() {
+        let mut deframer = Deframer::default();
+        deframer.push(&u32::MAX.to_le_bytes());
+        assert_eq!(deframer.next::<String>(), Err(CodecError::TooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn a_length_inside_the_payload_cannot_allocate() {
+        // A Vec that claims 2^60 elements: bincode's varint prefix 253 announces a u64.
+        let mut bytes = vec![253];
+        bytes.extend_from_slice(&(1u64 << 60).to_le_bytes());
+        assert!(matches!(decode::<Vec<u8>>(&bytes), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn frames_survive_any_cut() {
+        let mut wire = encode_frame(&"hello".to_owned()).unwrap();
+        wire.extend(encode_frame(&"world".to_owned()).unwrap());
+        for cut in 0..wire.len() {
+            let mut deframer = Deframer::default();
+            let mut seen: Vec<String> = Vec::new();
+            for part in [&wire[..cut], &wire[cut..]] {
+                deframer.push(part);
+                while let Some(message) = deframer.next().unwrap() {
+                    seen.push(message);
+                }
+            }
+            assert_eq!(seen, ["hello", "world"]);
+            assert!(deframer.is_empty());
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_are_an_error() {
+        let mut bytes = encode(&7u8).unwrap();
+        bytes.push(0);
+        assert_eq!(decode::<u8>(&bytes), Err(CodecError::Trailing(1)));
+    }
+}

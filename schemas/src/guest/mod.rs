@@ -1,0 +1,76 @@
+//! The guest wire protocol: what keeper, sessions and CLI say to the agent.
+//!
+//! On the transport (virtio-serial port or vsock) first the raw [`hello`]; then a yamux connection, the host being
+//! its client. Every yamux stream serves one operation: the host sends one framed [`Request`], then what that
+//! request says. The agent is anonymous until [`Request::Identify`]; before that it answers nothing else.
+
+pub mod exec;
+pub mod hello;
+pub mod identity;
+
+use bincode::{Decode, Encode};
+
+pub use exec::{Exec, ExecFailure, ExecInput, ExecOutput, Stdin, TtySize, Wait};
+pub use identity::{Address, Identity};
+
+/// Streams that one guest connection may have open at once.
+pub const MAX_STREAMS: usize = 256;
+
+/// The first message on a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Become this VM. Idempotent: the same identity again is answered as the first time.
+    /// Answered by one [`Reply`].
+    Identify(Box<Identity>),
+    /// Run a command. Then [`ExecInput`] to the guest, [`ExecOutput`] to the host.
+    Exec(Box<Exec>),
+    /// How the guest does. Answered by one [`Reply`].
+    Status,
+    /// Sync all file systems, stop the image's init in order and power off. Answered by one [`Reply`]
+    /// before the power goes; `grace_ms` bounds the wait for the init.
+    Shutdown { grace_ms: u32 },
+}
+
+/// The answer to a request that has one.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// The agent is this VM now, and its file systems are mounted.
+    Ready(Ready),
+    Status(Status),
+    /// Shutdown has begun.
+    Stopping,
+    /// The request cannot be served; a sentence for the user.
+    Refused(String),
+}
+
+/// What a VM that has its identity says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Ready {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Whether an image's init runs beside the agent.
+    pub init: bool,
+    /// Things that went wrong and did not matter enough to refuse, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// How the guest does.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Status {
+    pub boot_id: String,
+    pub system: System,
+    /// `CLOCK_BOOTTIME` in milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// The image's own init, as far as the agent can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum System {
+    /// There is none: the agent is PID 1.
+    None,
+    Starting,
+    Up,
+}
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,68 @@
+//! Framed messages over an async byte stream.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::codec::{CodecError, Deframer, encode_frame};
+
+impl From<CodecError> for io::Error {
+    fn from(error: CodecError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+/// Reads whole messages from a stream. Cancel safe: what was received stays for the next call.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    deframer: Deframer,
+    // Small reads cost ten times under emulation, so one read takes what a whole frame of data may need.
+    chunk: Box<[u8]>,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub fn new(stream: R) -> Self {
+        FrameReader { stream, deframer: Deframer::default(), chunk: vec![0; 64 * 1024].into_boxed_slice() }
+    }
+
+    /// The next message; `None` at a clean end. An end inside a message is an error.
+    pub async fn next<T: bincode::Decode<()>>(&mut self) -> io::Result<Option<T>> {
+        loop {
+            if let Some(message) = self.deframer.next()? {
+                return Ok(Some(message));
+            }
+            match self.stream.read(&mut self.chunk).await? {
+                0 if self.deframer.is_empty() => return Ok(None),
+                0 => return Err(CodecError::Truncated.into()),
+                n => self.deframer.push(&self.chunk[..n]),
+            }
+        }
+    }
+
+    /// The next message, where the stream must not end yet.
+    pub async fn expect<T: bincode::Decode<()>>(&mut self) -> io::Result<T> {
+        self.next().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Writes one message.
+pub async fn write_frame<W: AsyncWrite + Unpin, T: bincode::Encode>(stream: &mut W, message: &T) -> io::Result<()> {
+    stream.write_all(&encode_frame(message)?).await?;
+    stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_inside_a_message_is_an_error_and_between_messages_is_none() {
+        let whole = encode_frame(&"hi".to_owned()).unwrap();
+        let mut reader = FrameReader::new(whole.as_slice());
+        assert_eq!(reader.next::<String>().await.unwrap().as_deref(), Some("hi"));
+        assert_eq!(reader.next::<String>().await.unwrap(), None);
+        let mut cut = FrameReader::new(&whole[..whole.len() - 1]);
+        assert!(cut.next::<String>().await.is_err());
+    }
+}
