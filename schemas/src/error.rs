@@ -1,1 +1,194 @@
-//! stub
+//! The errors of the mesh: one table of names. Each carries a sentence that says what happened and what to do.
+
+use std::fmt;
+
+use zbus::message::Header;
+use zbus::names::ErrorName;
+
+/// Prefix of every error name.
+pub const PREFIX: &str = "dev.banger.Error.";
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $kind:ident),+ $(,)?) => {
+        /// What went wrong, as clients tell errors apart. The D-Bus name is [`PREFIX`] and the variant's name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $($(#[doc = $doc])* $kind),+ }
+
+        impl Kind {
+            /// Every kind, for documentation and tests.
+            pub const ALL: &[Kind] = &[$(Kind::$kind),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Kind::$kind => stringify!($kind)),+ }
+            }
+
+            fn error_name(self) -> &'static str {
+                match self { $(Kind::$kind => concat!("dev.banger.Error.", stringify!($kind))),+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// An argument cannot be right, whatever the state.
+    InvalidArgument,
+    /// An option that this version does not know.
+    UnknownOption,
+    /// No such VM, image, kernel or job.
+    NotFound,
+    /// The name is taken.
+    Exists,
+    /// The caller may not do this.
+    NotAuthorized,
+    /// Too many requests at once: try again.
+    Busy,
+    /// No answer within the deadline.
+    Timeout,
+    /// The object went away while the request was under way.
+    Gone,
+    /// In use by something else.
+    InUse,
+    /// Not possible in the object's present state.
+    WrongState,
+    /// A part of banger, or a program it needs, is not available.
+    Unavailable,
+    /// No room on the disk or in memory.
+    NoSpace,
+    /// This host, backend or version cannot do it.
+    NotSupported,
+    /// Canceled on request.
+    Canceled,
+    /// Stored data is damaged.
+    Corrupt,
+    /// The guest failed or did not answer.
+    Guest,
+    /// A bug or an unexpected failure of the host; the journal has more.
+    Internal,
+}
+
+impl Kind {
+    /// The kind of this D-Bus error name.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        let short = name.strip_prefix(PREFIX)?;
+        Kind::ALL.iter().copied().find(|kind| kind.as_str() == short)
+    }
+}
+
+/// An error as it crosses the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into() }
+    }
+
+    /// An argument that cannot be right; the message says which.
+    pub fn invalid(message: impl fmt::Display) -> Self {
+        Error::new(Kind::InvalidArgument, message.to_string())
+    }
+
+    /// A failure that the caller can do nothing about.
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Error::new(Kind::Internal, message.to_string())
+    }
+
+    /// The error that a stored or transmitted name and message stand for.
+    pub fn from_parts(name: &str, message: String) -> Self {
+        Error::new(Kind::from_name(name).unwrap_or(Kind::Internal), message)
+    }
+
+    /// The D-Bus error name.
+    pub fn name(&self) -> &'static str {
+        self.kind.error_name()
+    }
+
+    /// Puts what was tried before the message.
+    #[must_use]
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        Error { message: format!("{what}: {}", self.message), ..self }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl zbus::DBusError for Error {
+    fn create_reply(&self, call: &Header<'_>) -> zbus::Result<zbus::Message> {
+        zbus::Message::error(call, zbus::DBusError::name(self)).build(&(self.message.as_str(),))
+    }
+
+    fn name(&self) -> ErrorName<'_> {
+        ErrorName::from_static_str_unchecked(self.kind.error_name())
+    }
+
+    fn description(&self) -> Option<&str> {
+        Some(&self.message)
+    }
+}
+
+impl From<zbus::Error> for Error {
+    fn from(error: zbus::Error) -> Self {
+        match &error {
+            zbus::Error::MethodError(name, message, _) => {
+                let message = message.clone().unwrap_or_else(|| name.to_string());
+                let kind = match name.as_str() {
+                    "org.freedesktop.DBus.Error.ServiceUnknown"
+                    | "org.freedesktop.DBus.Error.NameHasNoOwner"
+                    | "org.freedesktop.DBus.Error.Disconnected"
+                    | "org.freedesktop.DBus.Error.NoReply" => Kind::Unavailable,
+                    "org.freedesktop.DBus.Error.UnknownObject" => Kind::NotFound,
+                    "org.freedesktop.DBus.Error.InvalidArgs" => Kind::InvalidArgument,
+                    "org.freedesktop.DBus.Error.AccessDenied" => Kind::NotAuthorized,
+                    other => Kind::from_name(other).unwrap_or(Kind::Internal),
+                };
+                Error::new(kind, message)
+            }
+            zbus::Error::InputOutput(_) => Error::new(Kind::Unavailable, format!("the bus went away: {error}")),
+            _ => Error::new(Kind::Internal, error.to_string()),
+        }
+    }
+}
+
+impl From<zbus::fdo::Error> for Error {
+    fn from(error: zbus::fdo::Error) -> Self {
+        match error {
+            zbus::fdo::Error::ZBus(error) => error.into(),
+            other => Error::new(Kind::Internal, other.to_string()),
+        }
+    }
+}
+
+macro_rules! invalid {
+    ($($t:ty),+) => { $(impl From<$t> for Error {
+        fn from(error: $t) -> Error {
+            Error::invalid(error)
+        }
+    })+ };
+}
+invalid!(crate::name::InvalidName, crate::id::InvalidId, crate::size::InvalidSize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_valid_dbus_error_name_and_parses_back() {
+        for kind in Kind::ALL {
+            let error = Error::new(*kind, "m");
+            assert!(ErrorName::try_from(error.name()).is_ok());
+            assert_eq!(Kind::from_name(error.name()), Some(*kind));
+        }
+        assert_eq!(Kind::from_name("org.example.Error.Exists"), None);
+    }
+}
