@@ -1,1 +1,23 @@
+//! What every service of the mesh shares: connecting and owning a name, who calls and may they, jobs, published
+//! objects, the glue between D-Bus faces and actors, records, traces. Knows no capability by name.
+#![forbid(unsafe_code)]
 
+pub mod authorize;
+pub mod caller;
+pub mod dirs;
+pub mod door;
+pub mod effects;
+pub mod family;
+pub mod jobs;
+pub mod objects;
+pub mod records;
+pub mod service;
+pub mod trace;
+
+pub use authorize::Authorizer;
+pub use caller::Caller;
+pub use dirs::Dirs;
+pub use door::{Door, post};
+pub use jobs::{Job, Jobs};
+pub use records::Records;
+pub use service::{Address, Service};

@@ -1,0 +1,40 @@
+//! Effects: run, time out, trace, report back. A handler never awaits; what an effect brought comes back to the
+//! actor as one more call.
+
+use std::future::Future;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{Actor, AsyncContext, Context, SpawnHandle};
+use banger_schemas::error::{Error, Kind, Result};
+use tracing::Instrument;
+
+/// Starts an effect of an actor; `then` gets its outcome. The effect dies with the actor, so it must be one that
+/// recovery can finish or undo.
+pub fn run<A, T, F, G>(ctx: &mut Context<A>, what: &'static str, deadline: Duration, effect: F, then: G) -> SpawnHandle
+where
+    A: Actor<Context = Context<A>>,
+    F: Future<Output = Result<T>> + 'static,
+    T: 'static,
+    G: FnOnce(&mut A, Result<T>, &mut Context<A>) + 'static,
+{
+    let timed = within(what, deadline, effect).instrument(tracing::info_span!("effect", what));
+    ctx.spawn(wrap_future::<_, A>(timed).map(move |outcome, actor, ctx| {
+        if let Err(error) = &outcome {
+            tracing::warn!(what, %error, "effect failed");
+        }
+        then(actor, outcome, ctx);
+    }))
+}
+
+/// A future with a deadline; being late is a named error.
+pub async fn within<T>(what: &str, deadline: Duration, future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(deadline, future)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(Kind::Timeout, format!("{what} took longer than {} s", deadline.as_secs()))))
+}
+
+/// Runs what blocks (files, commits) off the service's thread.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("a worker died: {e}"))))
+}

@@ -1,0 +1,212 @@
+//! A service on a bus: connect, serve, own the name, go in order.
+
+use std::sync::Arc;
+
+use banger_schemas::action::Action;
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::options::{OWNER, Options};
+use zbus::connection::Builder;
+use zbus::fdo::{DBusProxy, ObjectManager, RequestNameFlags};
+use zbus::message::Header;
+use zbus::object_server::Interface;
+use zbus::{Connection, ObjectPath};
+
+use crate::authorize::{Authorizer, Details};
+use crate::caller::{Caller, Callers};
+use crate::jobs::Jobs;
+
+/// Which bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    System,
+    /// A D-Bus address, such as `unix:path=…`.
+    At(String),
+}
+
+impl Address {
+    /// Connects; a bus that is not there is an error that says so.
+    pub async fn connect(&self) -> Result<Connection> {
+        let builder = match self {
+            Address::System => Builder::system(),
+            Address::At(address) => Builder::address(address.as_str()),
+        };
+        builder.build().await.map_err(|e| Error::new(Kind::Unavailable, format!("cannot reach the bus: {e}")))
+    }
+}
+
+/// A service's place on the bus. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    connection: Connection,
+    bus: DBusProxy<'static>,
+    name: &'static str,
+    path: &'static str,
+    callers: Callers,
+    authorizer: Arc<dyn Authorizer>,
+    jobs: Jobs,
+}
+
+impl Service {
+    /// Connects, without a name yet: what answers must be there before somebody can ask.
+    pub async fn connect(
+        address: &Address,
+        name: &'static str,
+        path: &'static str,
+        authorizer: Arc<dyn Authorizer>,
+    ) -> Result<Self> {
+        let connection = address.connect().await?;
+        let bus = DBusProxy::new(&connection).await?;
+        connection.object_server().at(path, ObjectManager).await?;
+        let callers = Callers::new(bus.clone());
+        let jobs = Jobs::new(connection.clone(), path, callers.clone(), authorizer.clone());
+        Ok(Service { connection, bus, name, path, callers, authorizer, jobs })
+    }
+
+    /// Takes the name; somebody else having it is an error, and nobody can take it from us.
+    pub async fn own_name(&self) -> Result<()> {
+        self.connection
+            .request_name_with_flags(self.name, RequestNameFlags::DO_NOT_QUEUE)
+            .await
+            .map_err(|e| Error::new(Kind::InUse, format!("{} cannot be owned on this bus: {e}", self.name)))?;
+        tracing::info!(name = self.name, "serving");
+        Ok(())
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The bus itself.
+    pub fn bus(&self) -> &DBusProxy<'static> {
+        &self.bus
+    }
+
+    /// Path of the service's root object.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// Puts an object on the bus.
+    pub async fn publish<I: Interface>(&self, path: &str, face: I) -> Result<()> {
+        let path = ObjectPath::try_from(path).map_err(Error::internal)?;
+        match self.connection.object_server().at(path.clone(), face).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::internal(format!("{path} is on the bus already"))),
+        }
+    }
+
+    /// Takes an object off the bus.
+    pub async fn retire<I: Interface>(&self, path: &str) -> Result<()> {
+        let path = ObjectPath::try_from(path).map_err(Error::internal)?;
+        self.connection.object_server().remove::<I, _>(path).await?;
+        Ok(())
+    }
+
+    /// Who calls, if it may do this.
+    pub async fn authorize(&self, header: &Header<'_>, action: Action, details: Details<'_>) -> Result<Caller> {
+        let caller = self.callers.of(header).await?;
+        self.authorizer.check(&caller, action, details).await?;
+        Ok(caller)
+    }
+
+    /// Checks one more action of a caller that is known already.
+    pub async fn check(&self, caller: &Caller, action: Action, details: Details<'_>) -> Result<()> {
+        self.authorizer.check(caller, action, details).await
+    }
+}
+
+/// Whose object this will be: the caller's, or the one that a peer of the mesh names with `owner u`.
+pub fn owner(caller: &Caller, own_uid: u32, options: &mut Options) -> Result<u32> {
+    match options.take::<u32>(OWNER)? {
+        None => Ok(caller.uid),
+        Some(owner) if caller.uid == own_uid => Ok(owner),
+        Some(_) => Err(Error::new(Kind::NotAuthorized, "only a service of banger may say whose object this is")),
+    }
+}
+
+/// Runs one service on this thread until `shutdown`, or until the bus goes away. `start` builds its actors and
+/// publishes its objects; what it returns lives as long as the service. `ready` hears how the start went.
+pub fn run<T, F, Fut>(
+    address: &Address,
+    place: (&'static str, &'static str),
+    authorizer: Arc<dyn Authorizer>,
+    start: F,
+    ready: impl FnOnce(&Result<()>),
+    shutdown: impl Future<Output = ()>,
+) -> Result<()>
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let (name, path) = place;
+    actix::System::new().block_on(async {
+        let started = async {
+            let service = Service::connect(address, name, path, authorizer).await?;
+            let running = start(service.clone()).await?;
+            service.own_name().await?;
+            Ok((service, running))
+        }
+        .await;
+        let (service, running) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                let outcome = Err(error);
+                ready(&outcome);
+                return outcome;
+            }
+        };
+        ready(&Ok(()));
+        tokio::select! {
+            () = shutdown => tracing::info!(name, "stopping"),
+            () = service.connection.closed() => tracing::warn!(name, "the bus went away"),
+        }
+        drop(running);
+        // Those who ask from now on must find the next owner, not a name without a service behind it.
+        drop(service.connection.release_name(name).await);
+        Ok(())
+    })
+}
+
+/// `main` of a service that is a process of its own: `--address ADDRESS` for another bus than the system's; ends
+/// on SIGTERM and SIGINT.
+pub fn main<T, F, Fut>(program: &'static str, place: (&'static str, &'static str), start: F) -> std::process::ExitCode
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let _trace = crate::trace::init(program, std::io::stderr);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let address = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => Address::System,
+        ["--address", address] => Address::At((*address).to_owned()),
+        _ => {
+            tracing::error!("usage: {program} [--address D-BUS-ADDRESS]");
+            return std::process::ExitCode::from(2);
+        }
+    };
+    let authorizer = Arc::new(crate::authorize::PeerUid { owner: nix::unistd::geteuid().as_raw() });
+    match run(&address, place, authorizer, start, |_| (), terminated()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "{program} cannot run");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns at the first SIGTERM or SIGINT.
+pub async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without handlers both signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => (),
+        _ = int.recv() => (),
+    }
+}

@@ -1,0 +1,79 @@
+//! The D-Bus face of storage.
+
+use banger_bus::{Door, Service};
+use banger_schemas::VmId;
+use banger_schemas::action::MESH;
+use banger_schemas::error::Result;
+use banger_schemas::options::{Dict, Options};
+use banger_schemas::size;
+use zbus::interface;
+use zbus::message::Header;
+use zbus::wire::OwnedFd;
+
+use crate::actor::{Create, Delete, Open, Room, Storage, Usage};
+
+#[derive(Debug)]
+pub(crate) struct Manager {
+    service: Service,
+    door: Door<Storage>,
+}
+
+impl Manager {
+    pub(crate) fn new(service: Service, door: Door<Storage>) -> Self {
+        Manager { service, door }
+    }
+
+    async fn holder(&self, header: &Header<'_>, holder: &str, options: Dict) -> Result<VmId> {
+        self.service.authorize(header, MESH, &[("vm", holder)]).await?;
+        Options::new(options)?.finish()?;
+        Ok(holder.parse()?)
+    }
+}
+
+#[interface(name = "dev.banger.Storage1.Manager")]
+impl Manager {
+    /// Makes the holder's system disk and work disk, each sparse and of at most size_mib. Repeatable.
+    async fn create(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        holder: &str,
+        size_mib: u64,
+        options: Dict,
+    ) -> Result<()> {
+        let holder = self.holder(&header, holder, options).await?;
+        self.door.ask(Create { holder, size_mib: size::disk_mib(size_mib)? }).await
+    }
+
+    /// The holder's system disk and work disk, open for reading and writing.
+    #[zbus(out_args("system", "work"))]
+    async fn open(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        holder: &str,
+        options: Dict,
+    ) -> Result<(OwnedFd, OwnedFd)> {
+        let holder = self.holder(&header, holder, options).await?;
+        let (system, work) = self.door.ask(Open { holder }).await?;
+        Ok((system.into(), work.into()))
+    }
+
+    /// Removes the holder's disks. Repeatable.
+    async fn delete(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
+        let holder = self.holder(&header, holder, options).await?;
+        self.door.ask(Delete { holder }).await
+    }
+
+    /// Holder, apparent bytes and allocated bytes of all disks.
+    #[zbus(out_args("disks"))]
+    async fn usage(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<(String, u64, u64)>> {
+        self.service.authorize(&header, MESH, &[]).await?;
+        self.door.ask(Usage).await
+    }
+
+    /// Bytes that are free where disks live, and the bytes that are kept in reserve.
+    #[zbus(out_args("free", "reserve"))]
+    async fn room(&self, #[zbus(header)] header: Header<'_>) -> Result<(u64, u64)> {
+        self.service.authorize(&header, MESH, &[]).await?;
+        self.door.ask(Room).await
+    }
+}
