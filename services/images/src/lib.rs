@@ -1,1 +1,4 @@
+//! Images and kernels for VMs.
+#![deny(unsafe_code)]
 
+pub mod build;

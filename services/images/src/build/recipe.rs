@@ -1,0 +1,173 @@
+//! What can be built out of the box: each recipe is data, and names Debian packages by suite.
+
+/// 2026-01-01. Files newer than this get this time, so that the same packages give the same bytes on any day.
+const EPOCH: u64 = 1_767_225_600;
+
+/// A kernel from a Debian package.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelRecipe {
+    pub name: &'static str,
+    pub suite: &'static str,
+    pub package: &'static str,
+    /// Modules for the initramfs, by their names with underscores; what they need comes along.
+    pub modules: &'static [&'static str],
+    pub epoch: u64,
+    /// Free disk needed while building.
+    pub room: u64,
+}
+
+/// An image from Debian packages.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageRecipe {
+    pub name: &'static str,
+    pub suite: &'static str,
+    pub variant: &'static str,
+    pub packages: &'static [&'static str],
+    /// Units that a microVM has no use for; each costs time at every boot.
+    pub masked_units: &'static [&'static str],
+    pub epoch: u64,
+    /// Free disk needed for the tree of files while building, packages and lists included.
+    pub tree_room: u64,
+    /// Free disk needed for the image.
+    pub image_room: u64,
+}
+
+/// What differs from host to host.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where packages come from: URLs, `deb` lines or files of sources, as mmdebstrap takes them. None means
+    /// Debian's own mirrors with updates and security; they end up in the image's sources too.
+    pub mirrors: Vec<String>,
+}
+
+/// The kernels that can be built.
+pub const KERNELS: &[KernelRecipe] = &[KernelRecipe {
+    name: "debian-bookworm-cloud",
+    suite: "bookworm",
+    package: "linux-image-cloud-amd64",
+    modules: &[
+        "virtio_mmio",
+        "virtio_blk",
+        "virtio_net",
+        "virtio_console",
+        "virtio_rng",
+        "overlay",
+        "erofs",
+        "vmw_vsock_virtio_transport",
+    ],
+    epoch: EPOCH,
+    room: 512 << 20,
+}];
+
+/// The images that can be built.
+pub const IMAGES: &[ImageRecipe] = &[
+    // No init, no package manager beyond dpkg: a shell and the usual small programs, for tests and for tools that
+    // bring their own files.
+    ImageRecipe {
+        name: "debian-tiny",
+        suite: "bookworm",
+        variant: "custom",
+        // usr-is-merged instead of usrmerge: the latter needs all of perl, more than everything else together.
+        packages: &["?essential", "usr-is-merged", "iproute2", "mount", "procps"],
+        masked_units: &[],
+        epoch: EPOCH,
+        tree_room: 400 << 20,
+        image_room: 128 << 20,
+    },
+    // The default: a Debian that a developer feels at home in. No udev: every device of a microVM is there from
+    // the start, and its units would be waited for.
+    ImageRecipe {
+        name: "debian-bookworm",
+        suite: "bookworm",
+        variant: "apt",
+        packages: &[
+            "bash-completion",
+            "build-essential",
+            "ca-certificates",
+            "curl",
+            "dbus",
+            "file",
+            "git",
+            "iproute2",
+            "iputils-ping",
+            "jq",
+            "kmod",
+            "less",
+            "libpam-systemd",
+            "netbase",
+            "openssh-client",
+            "openssh-server",
+            "procps",
+            "psmisc",
+            "python3",
+            "python3-venv",
+            "rsync",
+            "sudo",
+            "systemd-sysv",
+            "tmux",
+            "unzip",
+            "vim-tiny",
+            "xz-utils",
+            "zstd",
+        ],
+        masked_units: &[
+            "apt-daily-upgrade.timer",
+            "apt-daily.timer",
+            "dev-hugepages.mount",
+            "dpkg-db-backup.timer",
+            "e2scrub_all.timer",
+            "e2scrub_reap.service",
+            "fstrim.timer",
+            "getty.target",
+            "proc-sys-fs-binfmt_misc.automount",
+            // Without udev its device never appears, and the boot waits 90 s for it.
+            "serial-getty@ttyS0.service",
+            "sys-kernel-debug.mount",
+            "sys-kernel-tracing.mount",
+            "systemd-binfmt.service",
+            "systemd-firstboot.service",
+            "systemd-machine-id-commit.service",
+            "systemd-modules-load.service",
+            "systemd-pstore.service",
+            "systemd-random-seed.service",
+            "systemd-repart.service",
+        ],
+        epoch: EPOCH,
+        tree_room: 1400 << 20,
+        image_room: 900 << 20,
+    },
+];
+
+impl KernelRecipe {
+    pub fn find(name: &str) -> Option<&'static KernelRecipe> {
+        KERNELS.iter().find(|recipe| recipe.name == name)
+    }
+}
+
+impl ImageRecipe {
+    pub fn find(name: &str) -> Option<&'static ImageRecipe> {
+        IMAGES.iter().find(|recipe| recipe.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for recipe in IMAGES {
+            assert_eq!(IMAGES.iter().filter(|other| other.name == recipe.name).count(), 1);
+            assert!(ImageRecipe::find(recipe.name).is_some());
+        }
+        assert!(KernelRecipe::find("debian-bookworm-cloud").is_some());
+        assert!(ImageRecipe::find("debian-bookworm-cloud").is_none());
+    }
+
+    #[test]
+    fn unit_names_are_plain_enough_for_a_shell() {
+        for unit in IMAGES.iter().flat_map(|recipe| recipe.masked_units) {
+            assert!(unit.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c)), "{unit}");
+        }
+    }
+}
