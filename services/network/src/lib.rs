@@ -1,1 +1,5 @@
+//! The network of this host's VMs.
 
+pub mod host;
+pub mod pool;
+pub mod render;

@@ -1,0 +1,293 @@
+//! The network of one user without any privilege: a holder keeps the namespaces, slirp4netns is the uplink, and
+//! changes inside are made by a helper that enters. All of it outlives the service and is found again by records.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use banger_schemas::VmId;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+
+use super::within::{Op, Outcome};
+use super::{Answer, Change, Ensured, Error, Host, Refusal, address, tools};
+use crate::render::{BRIDGE, GATEWAY, PREFIX, Protocol, Publication, Ruleset};
+use process::{Identity, forget};
+use slirp::Slirp;
+
+pub mod detach;
+mod helper;
+pub mod holder;
+pub mod probe;
+pub mod process;
+pub mod slirp;
+mod uplink;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The program `banger-netns`.
+    pub helper: PathBuf,
+    /// For the uplink's socket. It may be deleted at logout: the uplink is then started again.
+    pub runtime: PathBuf,
+    /// For the records of the two processes.
+    pub state: PathBuf,
+}
+
+/// The network of the user who runs this.
+#[derive(Debug)]
+pub struct Rootless {
+    places: Places,
+    /// One change at a time: two of them would start two holders.
+    known: Mutex<Known>,
+}
+
+/// What was asked for, to be given back when it is lost.
+#[derive(Debug, Default)]
+struct Known {
+    rules: Option<Ruleset>,
+    published: BTreeMap<(Protocol, SocketAddrV4), Publication>,
+}
+
+impl Rootless {
+    pub fn new(places: Places) -> Self {
+        Rootless { places, known: Mutex::default() }
+    }
+
+    fn holder_record(&self) -> PathBuf {
+        self.places.state.join("holder.json")
+    }
+
+    fn slirp(&self) -> Slirp {
+        Slirp::at(uplink::socket(&self.places))
+    }
+
+    /// The recorded holder, dead or alive.
+    fn recorded(&self) -> Result<Option<Identity>, Error> {
+        let record = self.holder_record();
+        readable(Identity::recorded(&record), &record)
+    }
+
+    async fn within(&self, ops: Vec<Op>) -> Result<(Vec<Outcome>, Vec<OwnedFd>), Error> {
+        let holder = self.recorded()?.filter(Identity::alive).ok_or(Error::NoNamespace)?;
+        helper::within(&self.places.helper, &holder, ops).await
+    }
+
+    async fn one(&self, op: Op) -> Result<Outcome, Error> {
+        self.within(vec![op]).await?.0.into_iter().next().ok_or_else(nonsense)
+    }
+
+    /// A holder whose namespace has the bridge and rules.
+    async fn ensure_namespace(&self, known: &Known) -> Result<(Identity, Change), Error> {
+        let [a, b, c, d] = GATEWAY.octets();
+        let rules = known.rules.clone().unwrap_or_default().render();
+        // A holder that lives may still be half-made.
+        let base = vec![
+            Op::RulesIfNone { text: rules },
+            Op::Base { bridge: BRIDGE.to_owned(), address: [a, b, c, d], prefix: PREFIX },
+        ];
+        let recorded = self.recorded()?;
+        if let Some(holder) = recorded.as_ref().filter(|holder| holder.alive()) {
+            match helper::within(&self.places.helper, holder, base.clone()).await {
+                Ok(_) => return Ok((holder.clone(), Change::Kept)),
+                // It died before it had made its namespace, or is about to.
+                Err(Error::NoNamespace) => holder.end().await.map_err(Error::io("ending the holder"))?,
+                Err(error) => return Err(error),
+            }
+        }
+        // The old uplink's namespace has no name any more.
+        uplink::end(&self.places).await?;
+        let state = &self.places.state;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+        made.map_err(Error::io(state.display().to_string()))?;
+        let program = self.places.helper.to_string_lossy();
+        let command = [&*program, "hold"];
+        let holder = helper::start(&self.places.helper, &self.holder_record(), Path::new("/"), &command).await?;
+        helper::within(&self.places.helper, &holder, base).await?;
+        Ok((holder, if recorded.is_some() { Change::Remade } else { Change::Made }))
+    }
+
+    /// An uplink that answers.
+    async fn ensure_uplink(&self, holder: &Identity, namespace: Change) -> Result<(Identity, Change), Error> {
+        let recorded = self.places.state.join("uplink.json").exists();
+        if let Some(uplink) = uplink::find(&self.places)?
+            && uplink::works(&self.places).await
+        {
+            return Ok((uplink, Change::Kept));
+        }
+        uplink::end(&self.places).await?;
+        let uplink = uplink::start(&self.places, holder).await?;
+        let again = recorded || namespace == Change::Remade;
+        Ok((uplink, if again { Change::Remade } else { Change::Made }))
+    }
+
+    async fn ensure_all(&self) -> Result<Ensured, Error> {
+        self.probe().await?;
+        let known = self.known.lock().await;
+        let (holder, namespace) = self.ensure_namespace(&known).await?;
+        let (uplink, change) = self.ensure_uplink(&holder, namespace).await?;
+        let missing_walls = uplink::missing_walls(&uplink);
+        let mut ensured = Ensured { namespace, uplink: change, missing_walls, ..Ensured::default() };
+        if change != Change::Kept {
+            for publication in known.published.values() {
+                match self.forward(publication).await {
+                    Ok(()) => ensured.returned.push(*publication),
+                    Err(error) => ensured.lost.push((*publication, error)),
+                }
+            }
+        }
+        Ok(ensured)
+    }
+
+    /// Forwards a port, if it is not forwarded so already.
+    async fn forward(&self, publication: &Publication) -> Result<(), Error> {
+        let slirp = self.slirp();
+        let forwards = slirp.list().await?;
+        let at = (publication.protocol, publication.outside);
+        match forwards.iter().find(|forward| (forward.protocol(), forward.outside()) == at) {
+            Some(forward) if forward.is(publication) => return Ok(()),
+            Some(forward) => slirp.remove(forward.id).await?,
+            None => {}
+        }
+        address::try_port(publication.protocol, publication.outside)?;
+        slirp.add(publication).await
+    }
+
+    async fn stop_forward(&self, protocol: Protocol, outside: SocketAddrV4) -> Result<bool, Error> {
+        let slirp = self.slirp();
+        for forward in slirp.list().await? {
+            if (forward.protocol(), forward.outside()) == (protocol, outside) {
+                return slirp.remove(forward.id).await.map(|()| true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn end_all(&self) -> Result<(), Error> {
+        let mut known = self.known.lock().await;
+        uplink::end(&self.places).await?;
+        if let Some(holder) = self.recorded()? {
+            holder.end().await.map_err(Error::io("ending the holder"))?;
+        }
+        forget(&self.holder_record()).map_err(Error::io("the holder's record"))?;
+        *known = Known::default();
+        Ok(())
+    }
+}
+
+impl Host for Rootless {
+    fn probe(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+        async {
+            let helper = &self.places.helper;
+            if !tools::runnable(helper) {
+                return Err(Refusal::HelperMissing(helper.display().to_string()));
+            }
+            tools::find("nft").ok_or(Refusal::NftMissing)?;
+            tools::find("slirp4netns").ok_or(Refusal::SlirpMissing)?;
+            helper::probe(helper).await
+        }
+        .boxed()
+    }
+
+    fn ensure(&self) -> Answer<'_, Ensured> {
+        self.ensure_all().boxed()
+    }
+
+    fn add_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, OwnedFd> {
+        async {
+            let _turn = self.known.lock().await;
+            let op = Op::AddTap { name: vm.tap_name(), bridge: BRIDGE.to_owned() };
+            self.within(vec![op]).await?.1.into_iter().next().ok_or_else(nonsense)
+        }
+        .boxed()
+    }
+
+    fn remove_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, bool> {
+        async {
+            let _turn = self.known.lock().await;
+            match self.one(Op::RemoveLink { name: vm.tap_name() }).await {
+                Ok(Outcome::Removed(was)) => Ok(was),
+                // It went with its namespace.
+                Err(Error::NoNamespace) => Ok(false),
+                outcome => outcome.and_then(|_| Err(nonsense())),
+            }
+        }
+        .boxed()
+    }
+
+    fn taps(&self) -> Answer<'_, Vec<VmId>> {
+        async {
+            match self.one(Op::Ports { bridge: BRIDGE.to_owned() }).await {
+                Ok(Outcome::Ports(names)) => Ok(names.iter().filter_map(|name| vm_of(name)).collect()),
+                Err(Error::NoNamespace) => Ok(Vec::new()),
+                outcome => outcome.and_then(|_| Err(nonsense())),
+            }
+        }
+        .boxed()
+    }
+
+    fn apply<'a>(&'a self, rules: &'a Ruleset) -> Answer<'a, ()> {
+        async {
+            let mut known = self.known.lock().await;
+            self.one(Op::Rules { text: rules.render() }).await?;
+            known.rules = Some(rules.clone());
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn publish<'a>(&'a self, publication: &'a Publication) -> Answer<'a, ()> {
+        async {
+            let mut known = self.known.lock().await;
+            self.forward(publication).await?;
+            known.published.insert((publication.protocol, publication.outside), *publication);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn unpublish(&self, protocol: Protocol, outside: SocketAddrV4) -> Answer<'_, bool> {
+        async move {
+            let mut known = self.known.lock().await;
+            // Forgotten first: it must not come back, whatever the uplink says.
+            known.published.remove(&(protocol, outside));
+            if uplink::find(&self.places)?.is_none() { Ok(false) } else { self.stop_forward(protocol, outside).await }
+        }
+        .boxed()
+    }
+
+    fn published(&self) -> Answer<'_, Vec<(Protocol, SocketAddrV4)>> {
+        async {
+            if uplink::find(&self.places)?.is_none() {
+                return Ok(Vec::new());
+            }
+            let forwards = self.slirp().list().await?;
+            Ok(forwards.iter().map(|forward| (forward.protocol(), forward.outside())).collect())
+        }
+        .boxed()
+    }
+
+    fn down(&self) -> Answer<'_, ()> {
+        self.end_all().boxed()
+    }
+}
+
+fn nonsense() -> Error {
+    Error::Op { op: "the helper".to_owned(), message: "an answer to another question".to_owned() }
+}
+
+/// A record that cannot be read stops everything: its process may live, and a second one beside it would be worse.
+fn readable(read: io::Result<Option<Identity>>, record: &Path) -> Result<Option<Identity>, Error> {
+    read.map_err(Error::io(format!("cannot understand {}; remove it if no VM runs", record.display())))
+}
+
+/// Whose TAP a port is.
+fn vm_of(tap: &str) -> Option<VmId> {
+    let vm: VmId = tap.strip_prefix("bg-")?.parse().ok()?;
+    (vm.tap_name() == tap).then_some(vm)
+}

@@ -1,0 +1,135 @@
+//! A network of the test's own, and everything that a test does to it from outside.
+
+use std::fs;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use banger_network::host::rootless::process::Identity;
+use banger_network::host::{Host, Places, Refusal, Rootless, UserNamespaces};
+use banger_network::render::{Guest, Reach};
+use banger_schemas::VmId;
+use tempfile::TempDir;
+
+/// A network that is taken down with the test.
+pub struct Network {
+    pub host: Rootless,
+    pub places: Places,
+    folder: TempDir,
+}
+
+impl Network {
+    /// A network, up; `None` where this machine refuses one for a reason that we know, which is printed.
+    pub async fn up() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        // Longer than a socket's address may be.
+        let runtime = folder.path().join("runtime").join("x".repeat(120));
+        let helper = PathBuf::from(env!("CARGO_BIN_EXE_banger-netns"));
+        let places = Places { helper, runtime, state: folder.path().join("state") };
+        let host = Rootless::new(places.clone());
+        if let Err(refusal) = host.probe().await {
+            let unexplained = matches!(refusal, Refusal::UserNamespacesRefused(UserNamespaces::Unexplained { .. }));
+            assert!(!unexplained && !matches!(refusal, Refusal::HelperMissing(_)), "{refusal}");
+            println!("SKIPPED: no network without privilege here: {refusal}. {}", refusal.cure());
+            return None;
+        }
+        host.ensure().await.unwrap();
+        Some(Network { host, places, folder })
+    }
+
+    /// A second service on the same folders, as after a restart.
+    pub fn restarted(&self) -> Rootless {
+        Rootless::new(self.places.clone())
+    }
+
+    pub fn process(&self, record: &str) -> Identity {
+        Identity::recorded(&self.places.state.join(record)).unwrap().unwrap()
+    }
+
+    /// Runs a command as root of the namespace.
+    pub fn run(&self, command: &str) -> String {
+        let output = inside(self.process("holder.json").pid, command);
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Takes it down and proves that nothing is left.
+    pub async fn down(self) {
+        let (holder, uplink) = (self.process("holder.json"), self.process("uplink.json"));
+        self.host.down().await.unwrap();
+        assert!(!holder.alive() && !uplink.alive());
+        assert_eq!(files(self.folder.path()), Vec::<PathBuf>::new());
+        assert_eq!(zombies(), Vec::<String>::new());
+        // Twice is fine.
+        self.host.down().await.unwrap();
+    }
+}
+
+impl Drop for Network {
+    /// For tests that failed.
+    fn drop(&mut self) {
+        for record in ["holder.json", "uplink.json"] {
+            if let Ok(Some(process)) = Identity::recorded(&self.places.state.join(record))
+                && process.alive()
+            {
+                let _ = Command::new("kill").args(["-9", &process.pid.to_string()]).status();
+            }
+        }
+    }
+}
+
+/// Runs a command in the namespaces of this process.
+pub fn inside(pid: i32, command: &str) -> Output {
+    Command::new("nsenter")
+        .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials", "sh", "-c"])
+        .arg(format!("PATH=$PATH:/usr/sbin:/sbin; {command}"))
+        .output()
+        .unwrap()
+}
+
+pub fn guest(vm: &VmId, last: u8, reach: Reach) -> Guest {
+    let address = Ipv4Addr::new(172, 16, 0, last);
+    Guest { vm: vm.clone(), mac: banger_network::pool::mac(vm), address, reach }
+}
+
+pub fn vm(name: &str) -> VmId {
+    name.parse().unwrap()
+}
+
+/// Waits for something that happens soon.
+pub async fn soon<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{what}: not in time");
+}
+
+/// Files and sockets below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+/// Dead children of this process that nobody has waited for.
+fn zombies() -> Vec<String> {
+    let own = std::process::id().to_string();
+    let stats = fs::read_dir("/proc").unwrap().filter_map(|e| fs::read_to_string(e.ok()?.path().join("stat")).ok());
+    stats
+        .filter(|stat| {
+            let fields = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+            fields.starts_with(&format!("Z {own} "))
+        })
+        .collect()
+}
