@@ -5,9 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::cmsg_space;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, listen, recvmsg, sendmsg, socket, socketpair,
+    connect, getsockopt, listen, recvmsg, sendmsg, socket, socketpair, sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -41,12 +42,32 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
+/// A socket that listens at `path`, for a child process to serve.
+pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let fd = new_socket()?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(16)?)?;
+    Ok(fd)
+}
+
+/// Returns when `fd` is readable: for a pidfd, when its process has ended (`pidfd_open(2)`).
+pub async fn readable(fd: OwnedFd) -> io::Result<()> {
+    registered(fd)?.readable().await.map(drop)
+}
+
 impl PacketListener {
     /// Listens at `path`. Only the owner may connect: the folder's mode says so, and the umask of the caller.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let fd = new_socket()?;
-        bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-        listen(&fd, Backlog::new(16)?)?;
+        Ok(PacketListener { fd: registered(listen_at(path)?)? })
+    }
+
+    /// Takes over a listening descriptor, such as one that the service manager passed on.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        if getsockopt(&fd, sockopt::SockType)? != SockType::SeqPacket || !getsockopt(&fd, sockopt::AcceptConn)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening packet socket"));
+        }
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(PacketListener { fd: registered(fd)? })
     }
 
@@ -88,7 +109,7 @@ impl PacketSocket {
 
     /// The peer as the kernel knows it: pid, uid.
     pub fn peer(&self) -> io::Result<(i32, u32)> {
-        let credentials = nix::sys::socket::getsockopt(self.fd.get_ref(), nix::sys::socket::sockopt::PeerCredentials)?;
+        let credentials = getsockopt(self.fd.get_ref(), sockopt::PeerCredentials)?;
         Ok((credentials.pid(), credentials.uid()))
     }
 
