@@ -1,0 +1,66 @@
+//! What it takes to be a VMM here: a process that runs the VM, and a way to ask it to end.
+//!
+//! A backend knows its VMM's command line and API; what a VM's life means is not its business.
+
+mod process;
+pub mod qemu;
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use banger_schemas::keeper::{Backend as Kind, Launch};
+use futures_util::future::LocalBoxFuture;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::Child;
+
+use crate::tsc::Tsc;
+
+/// What a VM is made of, all of it opened by somebody else.
+#[derive(Debug)]
+pub struct Files {
+    pub kernel: OwnedFd,
+    pub initramfs: OwnedFd,
+    pub image: OwnedFd,
+    pub system: OwnedFd,
+    pub work: OwnedFd,
+    pub tap: Option<OwnedFd>,
+}
+
+/// A running VMM and what connects it to its keeper. Everything that comes out of it is hostile.
+pub struct Machine {
+    pub child: Child,
+    pub control: Box<dyn Control>,
+    /// The byte stream to the guest's agent.
+    pub agent: UnixStream,
+    /// What the guest writes to its serial port.
+    pub console: UnixStream,
+    /// What the VMM itself has to say.
+    pub messages: pipe::Receiver,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("child", &self.child).finish_non_exhaustive()
+    }
+}
+
+/// A kind of VMM.
+pub trait Backend {
+    /// Starts the VMM; done when its process runs.
+    fn launch<'a>(&'a self, launch: &'a Launch, files: Files) -> LocalBoxFuture<'a, io::Result<Machine>>;
+}
+
+/// The VMM's own interface.
+pub trait Control {
+    /// Asks the VMM to end; done when it has agreed. The process may outlive the answer by a moment.
+    fn quit(&mut self) -> LocalBoxFuture<'_, io::Result<()>>;
+}
+
+/// The backend of that kind.
+pub fn of(kind: Kind, tsc: Tsc) -> Box<dyn Backend> {
+    match kind {
+        Kind::QemuTcg | Kind::QemuKvm => Box::new(qemu::Qemu { tsc }),
+    }
+}

@@ -1,0 +1,87 @@
+//! The rate of the host's time-stamp counter, which an emulated guest sees as its own and cannot calibrate.
+//!
+//! Knows nothing of the kernel argument it ends up in.
+
+use std::time::{Duration, Instant};
+
+/// Long enough for a few parts in a million.
+const BASELINE: Duration = Duration::from_millis(20);
+
+/// A first look at counter and clock; the rate comes from the second look.
+#[derive(Debug, Clone, Copy)]
+pub struct Tsc(Sample);
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    ticks: u64,
+}
+
+impl Tsc {
+    /// Begins the measurement. Taken at the process's start, it costs a launch nothing.
+    pub fn start() -> Self {
+        Tsc(Sample::take())
+    }
+
+    /// The rate in kHz; `None` where there is no such counter.
+    pub async fn khz(self) -> Option<u32> {
+        tokio::time::sleep(BASELINE.saturating_sub(self.0.at.elapsed())).await;
+        rate(self.0, Sample::take())
+    }
+}
+
+fn rate(from: Sample, to: Sample) -> Option<u32> {
+    let nanos = to.at.duration_since(from.at).as_nanos();
+    let ticks = u128::from(to.ticks.checked_sub(from.ticks)?);
+    u32::try_from((ticks * 1_000_000).checked_div(nanos)?).ok().filter(|khz| *khz > 0)
+}
+
+impl Sample {
+    /// The counter between two looks at the clock; of a few, the one that the scheduler disturbed least.
+    fn take() -> Self {
+        let looks = std::array::from_fn::<_, 8, _>(|_| {
+            let before = Instant::now();
+            let ticks = ticks();
+            let width = before.elapsed();
+            (width, Sample { at: before + width / 2, ticks })
+        });
+        looks.into_iter().min_by_key(|(width, _)| *width).map_or(Sample { at: Instant::now(), ticks: 0 }, |(_, s)| s)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "reading the counter is an intrinsic")]
+fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction; it touches no memory.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ticks() -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_measurements_agree() {
+        let first = Tsc::start().khz().await;
+        let second = Tsc::start().khz().await;
+        if cfg!(target_arch = "x86_64") {
+            let (first, second) = (first.unwrap(), second.unwrap());
+            assert!(first.abs_diff(second) < first / 1000, "{first} and {second} kHz");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_stands_or_runs_backwards_has_no_rate() {
+        let at = Instant::now();
+        let later = at + BASELINE;
+        assert_eq!(rate(Sample { at, ticks: 5 }, Sample { at: later, ticks: 5 }), None);
+        assert_eq!(rate(Sample { at, ticks: 5 }, Sample { at: later, ticks: 4 }), None);
+        assert_eq!(rate(Sample { at, ticks: 0 }, Sample { at, ticks: 4 }), None);
+        assert_eq!(rate(Sample { at, ticks: 0 }, Sample { at: later, ticks: 40_000_000 }), Some(2_000_000));
+    }
+}
