@@ -18,7 +18,7 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 pub const PREFIX: u8 = 24;
 /// The guests' network.
 const GUESTS: &str = "172.16.0.0/24";
-/// What guests are told to use.
+/// What guests are told to use, and the uplink's too, so that nothing is fragmented on the way.
 pub const MTU: u16 = 1500;
 
 /// The uplink's device in a user's own namespace, and the fixed addresses at slirp4netns: its network, the
@@ -123,7 +123,8 @@ impl Ruleset {
     }
 
     fn frames(&self, text: &mut String) {
-        let guests = self.guests.iter().map(|g| format!("\"{}\" . {} . {}", g.vm.tap_name(), mac_text(g.mac), g.address));
+        let guests =
+            self.guests.iter().map(|g| format!("\"{}\" . {} . {}", g.vm.tap_name(), mac_text(g.mac), g.address));
         text.push_str("table bridge banger {\n");
         push_set(text, "set guests", "ifname . ether_addr . ipv4_addr", guests);
         let _ = write!(

@@ -19,11 +19,6 @@ pub async fn load(text: &str) -> Result<(), Error> {
     run(&["-f", "-"], text).await.map(drop)
 }
 
-/// Whether nft would take these rules. Needs the same rights as taking them.
-pub async fn check(text: &str) -> Result<(), Error> {
-    run(&["-c", "-f", "-"], text).await.map(drop)
-}
-
 /// Whether a table is there.
 pub async fn has_table(family: &str, name: &str) -> Result<bool, Error> {
     let tables = run(&["list", "tables"], "").await?;

@@ -20,18 +20,31 @@ use super::{Error, Refusal, nft, tap};
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Op {
     /// Loopback up, packets forwarded, the bridge with its address.
-    Base { bridge: String, address: [u8; 4], prefix: u8 },
+    Base {
+        bridge: String,
+        address: [u8; 4],
+        prefix: u8,
+    },
     /// A persistent TAP as an isolated port of the bridge. Its descriptor comes with the answer.
-    AddTap { name: String, bridge: String },
-    RemoveLink { name: String },
+    AddTap {
+        name: String,
+        bridge: String,
+    },
+    RemoveLink {
+        name: String,
+    },
     /// Names of a bridge's ports.
-    Ports { bridge: String },
+    Ports {
+        bridge: String,
+    },
     /// Rules in place of all former ones.
-    Rules { text: String },
+    Rules {
+        text: String,
+    },
     /// The same, if our tables are not there.
-    RulesIfNone { text: String },
-    /// Whether nft would take these rules.
-    Check { text: String },
+    RulesIfNone {
+        text: String,
+    },
 }
 
 /// What became of one.
@@ -55,7 +68,10 @@ pub enum Failure {
     NoNamespace(String),
     Refused(Refusal),
     Nft(String),
-    Other { op: String, message: String },
+    Other {
+        op: String,
+        message: String,
+    },
 }
 
 impl From<Error> for Failure {
@@ -140,7 +156,6 @@ async fn run(links: &Links, op: &Op, taps: &mut Vec<OwnedFd>) -> Result<Outcome,
                 nft::load(text).await?;
             }
         }
-        Op::Check { text } => nft::check(text).await?,
     }
     Ok(Outcome::Done)
 }

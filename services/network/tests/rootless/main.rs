@@ -2,17 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stdout, reason = "pretend guests talk over it, and a skipped test says why")]
 
+mod contract;
 mod network;
 mod pretend;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
-use banger_network::host::within::Op;
-use banger_network::host::{Change, Error, Host, address};
+use banger_network::host::{Change, Error, Fake, Host, address};
 use banger_network::render::{Protocol, Publication, Reach, Ruleset};
 use network::{Network, guest, soon, vm};
-use pretend::{Pretend, ask_who_has, dial_beside, hears_arp_from, read_from};
+use pretend::{Pretend, ask_who_has, dial_beside, hears_arp_from, probe_inside, read_from};
 
 /// Not a test: what pretend guests run.
 #[test]
@@ -37,6 +37,30 @@ fn listen_on_host(address: Ipv4Addr, text: &'static str) -> SocketAddrV4 {
 fn publication(outside: Ipv4Addr, internal: u16, to: SocketAddrV4) -> Publication {
     let port = TcpListener::bind((outside, 0)).unwrap().local_addr().unwrap().port();
     Publication { protocol: Protocol::Tcp, outside: SocketAddrV4::new(outside, port), internal, guest: to }
+}
+
+#[tokio::test]
+async fn the_real_host_keeps_the_contract() {
+    let Some(network) = Network::prepare().await else { return };
+    contract::holds(&network.host).await;
+    network.host.ensure().await.unwrap();
+    network.down().await;
+}
+
+#[tokio::test]
+async fn the_fake_host_keeps_the_same_contract() {
+    contract::holds(&Fake::default()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_named() {
+    let Some(network) = Network::up().await else { return };
+    let holder = network.process("holder.json").pid;
+    let none = "unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces; $SELF'";
+    assert_eq!(probe_inside(holder, none), "UserNamespacesRefused(Maximum)");
+    let no_device = "unshare -Urm sh -c 'mount -t tmpfs none /dev/net; $SELF'";
+    assert_eq!(probe_inside(holder, no_device), "DevTunMissing { errno: 2 }");
+    network.down().await;
 }
 
 #[tokio::test]
@@ -206,9 +230,10 @@ async fn a_dead_holder_means_everything_anew_and_is_reported() {
 }
 
 #[tokio::test]
-async fn every_ruleset_is_one_that_nft_takes() {
+async fn nft_takes_the_golden_rulesets() {
     let Some(network) = Network::up().await else { return };
-    let text = include_str!("../../src/render/two-guests.nft");
-    network.host.one_for_test(Op::Check { text: text.to_owned() }).await.unwrap();
+    for golden in ["two-guests", "closed"] {
+        network.run(&format!("nft -c -f {}/src/render/{golden}.nft", env!("CARGO_MANIFEST_DIR")));
+    }
     network.down().await;
 }

@@ -14,15 +14,22 @@ use banger_schemas::VmId;
 use tempfile::TempDir;
 
 /// A network that is taken down with the test.
-pub struct Network {
-    pub host: Rootless,
-    pub places: Places,
+pub(crate) struct Network {
+    pub(crate) host: Rootless,
+    pub(crate) places: Places,
     folder: TempDir,
 }
 
 impl Network {
-    /// A network, up; `None` where this machine refuses one for a reason that we know, which is printed.
-    pub async fn up() -> Option<Self> {
+    /// A network, up; see [`Network::prepare`].
+    pub(crate) async fn up() -> Option<Self> {
+        let network = Network::prepare().await?;
+        network.host.ensure().await.unwrap();
+        Some(network)
+    }
+
+    /// A network that is not there yet; `None` where this machine refuses one for a reason that we know, which is printed.
+    pub(crate) async fn prepare() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         // Longer than a socket's address may be.
         let runtime = folder.path().join("runtime").join("x".repeat(120));
@@ -35,33 +42,32 @@ impl Network {
             println!("SKIPPED: no network without privilege here: {refusal}. {}", refusal.cure());
             return None;
         }
-        host.ensure().await.unwrap();
         Some(Network { host, places, folder })
     }
 
     /// A second service on the same folders, as after a restart.
-    pub fn restarted(&self) -> Rootless {
+    pub(crate) fn restarted(&self) -> Rootless {
         Rootless::new(self.places.clone())
     }
 
-    pub fn process(&self, record: &str) -> Identity {
+    pub(crate) fn process(&self, record: &str) -> Identity {
         Identity::recorded(&self.places.state.join(record)).unwrap().unwrap()
     }
 
     /// Runs a command as root of the namespace.
-    pub fn run(&self, command: &str) -> String {
+    pub(crate) fn run(&self, command: &str) -> String {
         let output = inside(self.process("holder.json").pid, command);
         assert!(output.status.success(), "{command}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Takes it down and proves that nothing is left.
-    pub async fn down(self) {
+    pub(crate) async fn down(self) {
         let (holder, uplink) = (self.process("holder.json"), self.process("uplink.json"));
         self.host.down().await.unwrap();
         assert!(!holder.alive() && !uplink.alive());
         assert_eq!(files(self.folder.path()), Vec::<PathBuf>::new());
-        assert_eq!(zombies(), Vec::<String>::new());
+        soon("children are reaped", || async { zombies().is_empty() }).await;
         // Twice is fine.
         self.host.down().await.unwrap();
     }
@@ -81,7 +87,7 @@ impl Drop for Network {
 }
 
 /// Runs a command in the namespaces of this process.
-pub fn inside(pid: i32, command: &str) -> Output {
+pub(crate) fn inside(pid: i32, command: &str) -> Output {
     Command::new("nsenter")
         .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials", "sh", "-c"])
         .arg(format!("PATH=$PATH:/usr/sbin:/sbin; {command}"))
@@ -89,17 +95,17 @@ pub fn inside(pid: i32, command: &str) -> Output {
         .unwrap()
 }
 
-pub fn guest(vm: &VmId, last: u8, reach: Reach) -> Guest {
+pub(crate) fn guest(vm: &VmId, last: u8, reach: Reach) -> Guest {
     let address = Ipv4Addr::new(172, 16, 0, last);
     Guest { vm: vm.clone(), mac: banger_network::pool::mac(vm), address, reach }
 }
 
-pub fn vm(name: &str) -> VmId {
+pub(crate) fn vm(name: &str) -> VmId {
     name.parse().unwrap()
 }
 
 /// Waits for something that happens soon.
-pub async fn soon<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn soon<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     for _ in 0..200 {
         if holds().await {
             return;

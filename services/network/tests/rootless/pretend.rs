@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use banger_network::host::rootless::process::Identity;
+use banger_network::host::{Host, Places, Rootless};
 use banger_network::render::Guest;
 use banger_schemas::network::mac_text;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,13 +21,13 @@ const ROLE: &str = "BANGER_TEST_ROLE";
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// A guest without a VM.
-pub struct Pretend {
+pub(crate) struct Pretend {
     /// Its namespace lives as long as this.
     process: Child,
 }
 
 impl Pretend {
-    pub fn new(network: &Network, guest: &Guest) -> Self {
+    pub(crate) fn new(network: &Network, guest: &Guest) -> Self {
         let holder = network.process("holder.json").pid.to_string();
         let mut process = Command::new("nsenter")
             .args(["-t", &holder, "-U", "-n", "--preserve-credentials", "unshare", "-n"])
@@ -49,19 +51,19 @@ impl Pretend {
         made
     }
 
-    pub fn run(&self, command: &str) {
+    pub(crate) fn run(&self, command: &str) {
         let output = inside(self.process.id().cast_signed(), command);
         assert!(output.status.success(), "{command}: {output:?}");
     }
 
     /// What a connection to there says first; `Err` when there is none.
-    pub fn dial(&self, to: impl ToString) -> Result<String, String> {
+    pub(crate) fn dial(&self, to: impl ToString) -> Result<String, String> {
         let child = play(self.process.id(), &format!("dial {}", to.to_string()));
         first_word(child).1
     }
 
     /// Answers every connection to this port with a text.
-    pub fn serve(&self, port: u16, text: &str) -> Server {
+    pub(crate) fn serve(&self, port: u16, text: &str) -> Server {
         let (child, said) = first_word(play(self.process.id(), &format!("serve {port} {text}")));
         assert_eq!(said, Ok("listening".to_owned()));
         Server(child)
@@ -75,7 +77,7 @@ impl Drop for Pretend {
     }
 }
 
-pub struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -85,15 +87,25 @@ impl Drop for Server {
 }
 
 /// From the namespace itself, past all rules for guests.
-pub fn dial_beside(holder: &Identity, to: &str) -> Result<String, String> {
+pub(crate) fn dial_beside(holder: &Identity, to: &str) -> Result<String, String> {
     first_word(play(holder.pid.cast_unsigned(), &format!("dial {to}"))).1
 }
 
+/// What the probe says behind a command that ends in `$SELF`.
+pub(crate) fn probe_inside(pid: i32, command: &str) -> String {
+    first_word(play_by(pid.cast_unsigned(), "probe", command)).1.unwrap()
+}
+
 fn play(pid: u32, role: &str) -> Child {
+    play_by(pid, role, "$SELF")
+}
+
+fn play_by(pid: u32, role: &str, command: &str) -> Child {
+    let program = std::env::current_exe().unwrap();
+    let arguments = "plays_its_role --exact --ignored --nocapture --test-threads=1";
     Command::new("nsenter")
-        .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["plays_its_role", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials", "sh", "-c", &format!("exec {command}")])
+        .env("SELF", format!("{} {arguments}", program.display()))
         .env(ROLE, role)
         .stdout(Stdio::piped())
         .spawn()
@@ -113,7 +125,7 @@ fn first_word(mut child: Child) -> (Child, Result<String, String>) {
 }
 
 /// The other side of [`play`].
-pub fn play_role() {
+pub(crate) fn play_role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     match role.split(' ').collect::<Vec<_>>().as_slice() {
         ["dial", to] => match read_from(to.parse().unwrap()) {
@@ -127,12 +139,23 @@ pub fn play_role() {
                 let _ = stream.unwrap().write_all(text.as_bytes());
             }
         }
+        ["probe"] => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            println!("=> ok {:?}", runtime.block_on(rootless().probe()).unwrap_err());
+        }
         other => panic!("no such role: {other:?}"),
     }
 }
 
+/// A host that is only probed.
+fn rootless() -> Rootless {
+    let nowhere = PathBuf::from("/nonexistent");
+    let helper = PathBuf::from(env!("CARGO_BIN_EXE_banger-netns"));
+    Rootless::new(Places { helper, runtime: nowhere.clone(), state: nowhere })
+}
+
 /// Connects and reads to the end.
-pub fn read_from(to: SocketAddr) -> std::io::Result<String> {
+pub(crate) fn read_from(to: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     let mut text = String::new();
@@ -144,7 +167,7 @@ pub fn read_from(to: SocketAddr) -> std::io::Result<String> {
 const HEADER: usize = 10;
 
 /// Asks on a TAP who has an address.
-pub fn ask_who_has(tap: &OwnedFd, mac: [u8; 6], sender: Ipv4Addr, wanted: Ipv4Addr) {
+pub(crate) fn ask_who_has(tap: &OwnedFd, mac: [u8; 6], sender: Ipv4Addr, wanted: Ipv4Addr) {
     let mut frame = vec![0; HEADER];
     frame.extend([0xff; 6]);
     frame.extend(mac);
@@ -158,7 +181,7 @@ pub fn ask_who_has(tap: &OwnedFd, mac: [u8; 6], sender: Ipv4Addr, wanted: Ipv4Ad
 }
 
 /// Whether an ARP packet from this address comes on the TAP soon. Others (neighbour discovery) are passed over.
-pub fn hears_arp_from(tap: &OwnedFd, sender: Ipv4Addr) -> bool {
+pub(crate) fn hears_arp_from(tap: &OwnedFd, sender: Ipv4Addr) -> bool {
     let mut file = File::from(tap.try_clone().unwrap());
     let mut frame = [0; 2048];
     for _ in 0..50 {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{pipe2, setsid};
 
@@ -24,10 +24,17 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 /// More of a failed child's last words helps nobody.
 const WORDS: usize = 2000;
 
-/// The helper's side: starts `command` in `folder` and returns when it is ready.
+/// The helper's side: starts `command` in `folder` and returns when it is ready. What is recorded and lives is not
+/// started twice.
 pub fn serve(record: &str, folder: &str, command: &[String]) -> io::Result<()> {
     // A failure means that we lead a session already, which is all that is wanted.
     let _ = setsid();
+    // A service that died in the midst of this may have a successor in the midst of the same.
+    let folder_of_record = Path::new(record).parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let _turn = Flock::lock(File::open(folder_of_record)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    if Identity::recorded(Path::new(record))?.is_some_and(|there| there.alive()) {
+        return Ok(());
+    }
     let (ready, ready_end) = pipe2(OFlag::O_CLOEXEC)?;
     let (messages, messages_end) = UnixDatagram::pair()?;
     messages.set_nonblocking(true)?;
@@ -70,8 +77,7 @@ fn wait(ready: OwnedFd, messages: &UnixDatagram, words: &mut String) -> io::Resu
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let mut fds =
-            [PollFd::new(ready.as_fd(), PollFlags::POLLIN), PollFd::new(messages.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN), PollFd::new(messages.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, left)? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }

@@ -19,7 +19,11 @@ use crate::host::{Error, Refusal, UserNamespaces};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Does these changes inside the holder's namespace; the TAPs' descriptors come in order.
-pub(super) async fn within(helper: &Path, holder: &Identity, ops: Vec<Op>) -> Result<(Vec<Outcome>, Vec<OwnedFd>), Error> {
+pub(super) async fn within(
+    helper: &Path,
+    holder: &Identity,
+    ops: Vec<Op>,
+) -> Result<(Vec<Outcome>, Vec<OwnedFd>), Error> {
     let mut arguments = vec!["within".to_owned()];
     arguments.extend(holder.arguments());
     let packet: Packet<Reply> = converse(helper, &arguments, Some(&ops)).await?;

@@ -2,11 +2,9 @@
 //! changes inside are made by a helper that enters. All of it outlives the service and is found again by records.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use banger_schemas::VmId;
@@ -15,12 +13,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::within::{Op, Outcome};
-use super::{Answer, Change, Ensured, Error, Host, Refusal, address, tools};
-use crate::render::{BRIDGE, GATEWAY, PREFIX, Protocol, Publication, Ruleset};
+use super::{Answer, Ensured, Error, Host, Refusal, address, tools};
+use crate::render::{BRIDGE, Protocol, Publication, Ruleset};
 use process::{Identity, forget};
 use slirp::Slirp;
 
 pub mod detach;
+mod ensure;
 mod helper;
 pub mod holder;
 pub mod probe;
@@ -80,68 +79,6 @@ impl Rootless {
 
     async fn one(&self, op: Op) -> Result<Outcome, Error> {
         self.within(vec![op]).await?.0.into_iter().next().ok_or_else(nonsense)
-    }
-
-    /// A holder whose namespace has the bridge and rules.
-    async fn ensure_namespace(&self, known: &Known) -> Result<(Identity, Change), Error> {
-        let [a, b, c, d] = GATEWAY.octets();
-        let rules = known.rules.clone().unwrap_or_default().render();
-        // A holder that lives may still be half-made.
-        let base = vec![
-            Op::RulesIfNone { text: rules },
-            Op::Base { bridge: BRIDGE.to_owned(), address: [a, b, c, d], prefix: PREFIX },
-        ];
-        let recorded = self.recorded()?;
-        if let Some(holder) = recorded.as_ref().filter(|holder| holder.alive()) {
-            match helper::within(&self.places.helper, holder, base.clone()).await {
-                Ok(_) => return Ok((holder.clone(), Change::Kept)),
-                // It died before it had made its namespace, or is about to.
-                Err(Error::NoNamespace) => holder.end().await.map_err(Error::io("ending the holder"))?,
-                Err(error) => return Err(error),
-            }
-        }
-        // The old uplink's namespace has no name any more.
-        uplink::end(&self.places).await?;
-        let state = &self.places.state;
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
-        made.map_err(Error::io(state.display().to_string()))?;
-        let program = self.places.helper.to_string_lossy();
-        let command = [&*program, "hold"];
-        let holder = helper::start(&self.places.helper, &self.holder_record(), Path::new("/"), &command).await?;
-        helper::within(&self.places.helper, &holder, base).await?;
-        Ok((holder, if recorded.is_some() { Change::Remade } else { Change::Made }))
-    }
-
-    /// An uplink that answers.
-    async fn ensure_uplink(&self, holder: &Identity, namespace: Change) -> Result<(Identity, Change), Error> {
-        let recorded = self.places.state.join("uplink.json").exists();
-        if let Some(uplink) = uplink::find(&self.places)?
-            && uplink::works(&self.places).await
-        {
-            return Ok((uplink, Change::Kept));
-        }
-        uplink::end(&self.places).await?;
-        let uplink = uplink::start(&self.places, holder).await?;
-        let again = recorded || namespace == Change::Remade;
-        Ok((uplink, if again { Change::Remade } else { Change::Made }))
-    }
-
-    async fn ensure_all(&self) -> Result<Ensured, Error> {
-        self.probe().await?;
-        let known = self.known.lock().await;
-        let (holder, namespace) = self.ensure_namespace(&known).await?;
-        let (uplink, change) = self.ensure_uplink(&holder, namespace).await?;
-        let missing_walls = uplink::missing_walls(&uplink);
-        let mut ensured = Ensured { namespace, uplink: change, missing_walls, ..Ensured::default() };
-        if change != Change::Kept {
-            for publication in known.published.values() {
-                match self.forward(publication).await {
-                    Ok(()) => ensured.returned.push(*publication),
-                    Err(error) => ensured.lost.push((*publication, error)),
-                }
-            }
-        }
-        Ok(ensured)
     }
 
     /// Forwards a port, if it is not forwarded so already.

@@ -40,7 +40,9 @@ pub(super) async fn start(places: &Places, holder: &Identity) -> Result<Identity
     };
     let started = match attempt(walls).await {
         Ok(started) => started,
-        Err(walled) => attempt(&[]).await.map_err(|plain| Error::Uplink(format!("{walled}; without walls: {plain}")))?,
+        Err(walled) => {
+            attempt(&[]).await.map_err(|plain| Error::Uplink(format!("{walled}; without walls: {plain}")))?
+        }
     };
     // slirp4netns was given a bare pid; it is the holder's if the holder still lives.
     if holder.alive() { Ok(started) } else { Err(Error::NoNamespace) }
@@ -67,6 +69,7 @@ pub(super) fn missing_walls(uplink: &Identity) -> Vec<String> {
     if filtered { Vec::new() } else { vec!["slirp4netns runs without its seccomp filter".to_owned()] }
 }
 
-fn record(places: &Places) -> PathBuf {
+/// Where its record is.
+pub(super) fn record(places: &Places) -> PathBuf {
     places.state.join("uplink.json")
 }

@@ -1,0 +1,75 @@
+//! Bringing about what VMs share: whatever still works is kept, and each part is made again alone.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use super::process::Identity;
+use super::{Known, Rootless, helper, uplink};
+use crate::host::within::Op;
+use crate::host::{Change, Ensured, Error, Host};
+use crate::render::{BRIDGE, GATEWAY, PREFIX};
+
+impl Rootless {
+    /// A holder whose namespace has the bridge and rules.
+    async fn ensure_namespace(&self, known: &Known) -> Result<(Identity, Change), Error> {
+        let [a, b, c, d] = GATEWAY.octets();
+        let rules = known.rules.clone().unwrap_or_default().render();
+        // A holder that lives may still be half-made.
+        let base = vec![
+            Op::RulesIfNone { text: rules },
+            Op::Base { bridge: BRIDGE.to_owned(), address: [a, b, c, d], prefix: PREFIX },
+        ];
+        let recorded = self.recorded()?;
+        if let Some(holder) = recorded.as_ref().filter(|holder| holder.alive()) {
+            match helper::within(&self.places.helper, holder, base.clone()).await {
+                Ok(_) => return Ok((holder.clone(), Change::Kept)),
+                // It died before it had made its namespace, or is about to.
+                Err(Error::NoNamespace) => holder.end().await.map_err(Error::io("ending the holder"))?,
+                Err(error) => return Err(error),
+            }
+        }
+        self.probe().await?;
+        // The old uplink's namespace has no name any more.
+        uplink::end(&self.places).await?;
+        let state = &self.places.state;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+        made.map_err(Error::io(state.display().to_string()))?;
+        let program = self.places.helper.to_string_lossy();
+        let command = [&*program, "hold"];
+        let holder = helper::start(&self.places.helper, &self.holder_record(), Path::new("/"), &command).await?;
+        helper::within(&self.places.helper, &holder, base).await?;
+        Ok((holder, if recorded.is_some() { Change::Remade } else { Change::Made }))
+    }
+
+    /// An uplink that answers.
+    async fn ensure_uplink(&self, holder: &Identity, namespace: Change) -> Result<(Identity, Change), Error> {
+        let recorded = uplink::record(&self.places).exists();
+        if let Some(uplink) = uplink::find(&self.places)?
+            && uplink::works(&self.places).await
+        {
+            return Ok((uplink, Change::Kept));
+        }
+        uplink::end(&self.places).await?;
+        let uplink = uplink::start(&self.places, holder).await?;
+        let again = recorded || namespace == Change::Remade;
+        Ok((uplink, if again { Change::Remade } else { Change::Made }))
+    }
+
+    pub(super) async fn ensure_all(&self) -> Result<Ensured, Error> {
+        let known = self.known.lock().await;
+        let (holder, namespace) = self.ensure_namespace(&known).await?;
+        let (uplink, change) = self.ensure_uplink(&holder, namespace).await?;
+        let missing_walls = uplink::missing_walls(&uplink);
+        let mut ensured = Ensured { namespace, uplink: change, missing_walls, ..Ensured::default() };
+        if change != Change::Kept {
+            for publication in known.published.values() {
+                match self.forward(publication).await {
+                    Ok(()) => ensured.returned.push(*publication),
+                    Err(error) => ensured.lost.push((*publication, error)),
+                }
+            }
+        }
+        Ok(ensured)
+    }
+}
