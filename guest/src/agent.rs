@@ -1,0 +1,52 @@
+//! The agent process: loads modules, mounts the disks and serves the host, all from one thread.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use crate::guest::Guest;
+use crate::init::Door;
+use crate::transport::port::{self, Port};
+use crate::transport::vsock;
+use crate::{channel, log, modules, root, sys};
+
+/// Runs until the VM ends.
+pub(crate) fn run(door: UnixStream) -> ExitCode {
+    if let Err(errno) = sys::title::survive_init() {
+        log::error(&format!("cannot take a name that init spares: {}", errno.desc()));
+    }
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
+        log::error(&format!("the out-of-memory killer may take the agent: {error}"));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    let result = runtime.and_then(|runtime| runtime.block_on(serve(door)));
+    if let Err(error) = result {
+        log::error(&format!("the agent cannot go on: {error}"));
+    }
+    ExitCode::FAILURE
+}
+
+async fn serve(door: UnixStream) -> io::Result<()> {
+    modules::load_all(Path::new("/modules"));
+    // Beside the greeting: the disks take longer than the host needs to say who this VM is.
+    let assembling = tokio::task::spawn_blocking(root::assemble);
+    let port = tokio::task::spawn_local(open_port());
+    let guest = Rc::new(Guest::new(assembling, Door::new(door)?));
+    let by_vsock = guest.clone();
+    tokio::task::spawn_local(async move {
+        if let Err(error) = vsock::serve(by_vsock).await {
+            log::info(&format!("no vsock: {error}"));
+        }
+    });
+    let port = port.await.map_err(io::Error::other)??;
+    loop {
+        port.connected().await?;
+        channel::serve(port.clone(), &guest).await;
+    }
+}
+
+async fn open_port() -> io::Result<Port> {
+    Port::open(&port::find().await)
+}

@@ -1,0 +1,138 @@
+//! Becoming a VM: everything that makes this guest different from another, done in one step.
+
+mod files;
+mod hosts;
+mod keys;
+mod network;
+
+use std::io;
+use std::path::Path;
+use std::{fs, time::Duration};
+
+use banger_schemas::guest::{Identity, Ready};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+
+use crate::init::{self, Door, Progress};
+use crate::root::Root;
+use crate::{log, sys};
+
+/// On the system disk, out of the guest's sight: this disk has belonged to a VM before.
+const MARKER: &str = "identified";
+
+/// Takes the identity on. What fails without making the VM useless is a warning in the answer.
+///
+/// # Errors
+/// A sentence for the user when this is no identity; nothing has been changed then.
+pub(crate) async fn become_vm(
+    identity: &Identity,
+    root: &Root,
+    door: &Door,
+    progress: &Progress,
+) -> Result<Ready, String> {
+    if !is_label(&identity.hostname) {
+        return Err(format!("{:?} is no host name", identity.hostname));
+    }
+    let mut warnings = Vec::new();
+    let mut note = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            let warning = format!("{what}: {error}");
+            log::error(&warning);
+            warnings.push(warning);
+        }
+    };
+    // Randomness first: keys and ids that anything draws from here on must be this VM's own.
+    note("the random pool was not seeded", sys::entropy::credit(identity.seed));
+    note("the clock was not set", set_clock(identity.clock_ns));
+    note("the host name was not set", name(&identity.hostname));
+    note("the machine id was not set", machine_id(identity.machine_id));
+    note("the loopback is down", network::loopback().await);
+    if let Some(address) = &identity.address {
+        note("the network is not up", network::configure(address).await);
+        note("DNS is not set up", resolver(&address.dns));
+    }
+    let marker = root.system(MARKER);
+    let first = !marker.exists();
+    if let Some(key) = &identity.ssh_host_key {
+        note("the ssh host key was not installed", keys::install_host_key(Path::new("/etc/ssh"), key, first));
+    }
+    note("root's ssh keys were not installed", keys::authorize(Path::new("/root"), &identity.authorized_keys));
+    if first {
+        note("the first boot is not remembered", fs::write(marker, &identity.vm_id));
+    }
+    let found = if identity.start_init { init::find() } else { None };
+    let started = match &found {
+        Some(found) => {
+            let started = init::start(found, door, progress).await;
+            note("the image's init was not started", started.map_err(io::Error::other));
+            progress.init().is_some()
+        }
+        None => false,
+    };
+    if !started {
+        note("no control groups", init::cgroup::mount_for_nobody_else());
+    }
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| format!("no boot id: {e}"))?;
+    Ok(Ready { boot_id: boot_id.trim_end().to_owned(), init: started, warnings })
+}
+
+/// What a repeated identity renews: time has passed, and a restored guest draws old random numbers.
+pub(crate) fn refresh(identity: &Identity) {
+    for result in [sys::entropy::credit(identity.seed), set_clock(identity.clock_ns)] {
+        if let Err(error) = result {
+            log::error(&format!("cannot renew clock and randomness: {error}"));
+        }
+    }
+}
+
+/// An RFC 1123 label, the only thing that may stand in the files below.
+fn is_label(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| plain(byte) || byte == b'-')
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().last().is_some_and(plain)
+}
+
+fn set_clock(nanoseconds: u64) -> io::Result<()> {
+    Ok(clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(Duration::from_nanos(nanoseconds)))?)
+}
+
+fn name(hostname: &str) -> io::Result<()> {
+    nix::unistd::sethostname(hostname)?;
+    files::replace(Path::new("/etc/hostname"), format!("{hostname}\n").as_bytes(), 0o644)?;
+    let hosts = fs::read("/etc/hosts").unwrap_or_default();
+    let hosts = hosts::render(&String::from_utf8_lossy(&hosts), hostname);
+    files::replace(Path::new("/etc/hosts"), hosts.as_bytes(), 0o644)
+}
+
+fn machine_id(id: [u8; 16]) -> io::Result<()> {
+    let text = format!("{:032x}\n", u128::from_be_bytes(id));
+    files::replace(Path::new("/etc/machine-id"), text.as_bytes(), 0o444)?;
+    // Usually a link to the above; an image whose D-Bus made its own would share it among all VMs.
+    let dbus = Path::new("/var/lib/dbus/machine-id");
+    match fs::symlink_metadata(dbus) {
+        Ok(metadata) if metadata.is_file() => files::replace(dbus, text.as_bytes(), 0o444),
+        _ => Ok(()),
+    }
+}
+
+fn resolver(servers: &[[u8; 4]]) -> io::Result<()> {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let lines: String = servers.iter().map(|ip| format!("nameserver {}\n", std::net::Ipv4Addr::from(*ip))).collect();
+    files::replace(Path::new("/etc/resolv.conf"), lines.as_bytes(), 0o644)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_labels_are_host_names() {
+        assert!(["a", "box", "my-box-2", "0x"].into_iter().all(is_label));
+        let long = "a".repeat(64);
+        assert!(!["", "-a", "a-", "a.b", "a\nb", "a b", "ä", &long].into_iter().any(is_label));
+    }
+}

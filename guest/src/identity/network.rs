@@ -1,0 +1,85 @@
+//! The guest's place in its network, by netlink: images without iproute2 have one too.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+
+use banger_schemas::guest::Address;
+use nix::net::if_::if_nametoindex;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+const INTERFACES: &str = "/sys/class/net";
+const DRIVER: &str = "virtio_net";
+
+/// Brings `lo` up.
+pub(super) async fn loopback() -> io::Result<()> {
+    let index = if_nametoindex("lo")?;
+    let netlink = connect()?;
+    netlink.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.map_err(io::Error::other)
+}
+
+/// Gives the VM's interface its address and brings it up.
+pub(super) async fn configure(address: &Address) -> io::Result<()> {
+    let name = interface()?;
+    let index = if_nametoindex(name.as_str())?;
+    let netlink = connect()?;
+    let steps = async {
+        if hardware_address(&name)? != address.mac {
+            // A template's guest was born with another one. Drivers change it only while the link is down.
+            let link = LinkUnspec::new_with_index(index).down().build();
+            netlink.link().set(link).execute().await.map_err(io::Error::other)?;
+            let link = LinkUnspec::new_with_index(index).address(address.mac.to_vec()).build();
+            netlink.link().set(link).execute().await.map_err(io::Error::other)?;
+        }
+        let link = LinkUnspec::new_with_index(index).mtu(address.mtu.into()).up().build();
+        netlink.link().set(link).execute().await.map_err(io::Error::other)?;
+        let own = Ipv4Addr::from(address.ipv4);
+        let added = netlink.address().add(index, own.into(), address.prefix).replace();
+        added.execute().await.map_err(io::Error::other)?;
+        let gateway = Ipv4Addr::from(address.gateway);
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
+        netlink.route().add(route).replace().execute().await.map_err(io::Error::other)
+    };
+    steps.await.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
+}
+
+fn connect() -> io::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    // Ends when the handle is dropped.
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// The one interface that the VM was given.
+fn interface() -> io::Result<String> {
+    for entry in fs::read_dir(INTERFACES)? {
+        let entry = entry?;
+        let driver = fs::read_link(entry.path().join("device/driver"));
+        if driver.is_ok_and(|driver| driver.ends_with(DRIVER)) {
+            return Ok(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "the VM has an address and no network interface"))
+}
+
+fn hardware_address(interface: &str) -> io::Result<[u8; 6]> {
+    let text = fs::read_to_string(format!("{INTERFACES}/{interface}/address"))?;
+    parse_mac(text.trim_end()).ok_or_else(|| io::Error::other(format!("{text:?} is no hardware address")))
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_are_read_as_the_kernel_writes_them() {
+        assert_eq!(parse_mac("52:54:00:12:34:5f"), Some([0x52, 0x54, 0, 0x12, 0x34, 0x5f]));
+        assert_eq!(parse_mac("52:54:00:12:34"), None);
+        assert_eq!(parse_mac(""), None);
+    }
+}
