@@ -11,6 +11,8 @@ use banger_schemas::VmId;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
+use tokio::sync::Notify;
+
 use super::{Answer, Change, Ensured, Error, Host, Refusal};
 use crate::render::{Protocol, Publication, Ruleset};
 
@@ -34,6 +36,7 @@ pub struct State {
 #[derive(Debug, Default)]
 pub struct Fake {
     state: Mutex<State>,
+    killed: Notify,
 }
 
 impl Fake {
@@ -49,6 +52,7 @@ impl Fake {
         state.uplink = false;
         state.taps.clear();
         state.forwards.clear();
+        self.killed.notify_waiters();
     }
 
     /// The uplink dies.
@@ -56,6 +60,7 @@ impl Fake {
         let mut state = self.state();
         state.uplink = false;
         state.forwards.clear();
+        self.killed.notify_waiters();
     }
 
     fn answer<T: Send + 'static>(&self, act: impl FnOnce(&mut State) -> Result<T, Error>) -> Answer<'static, T> {
@@ -101,6 +106,18 @@ impl Host for Fake {
 
     fn ensure(&self) -> Answer<'_, Ensured> {
         self.answer(State::ensure)
+    }
+
+    fn lost(&self) -> Answer<'_, ()> {
+        async {
+            let killed = self.killed.notified();
+            let whole = { self.state().uplink };
+            if whole {
+                killed.await;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn add_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, OwnedFd> {

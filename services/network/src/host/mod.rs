@@ -39,6 +39,9 @@ pub trait Host: Debug + Send + Sync {
     /// applied before if it was lost. Whatever still works is left alone.
     fn ensure(&self) -> Answer<'_, Ensured>;
 
+    /// Comes back when something that `ensure` keeps has died (at once, if it has already): time for `ensure`.
+    fn lost(&self) -> Answer<'_, ()>;
+
     /// Makes the VM's TAP, an isolated port of the bridge, and hands out a descriptor for its VMM. The TAP outlives
     /// the descriptor. Rules that name it must be applied before the guest can send anything.
     fn add_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, OwnedFd>;

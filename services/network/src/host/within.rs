@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use banger_schemas::io::packet::PacketSocket;
 use bincode::{Decode, Encode};
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
 use super::links::{self, Links};
@@ -65,7 +66,7 @@ pub type Reply = Result<Vec<Outcome>, Failure>;
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Failure {
     /// The process is gone, or has no namespace of its own.
-    NoNamespace(String),
+    NoNamespace,
     Refused(Refusal),
     Nft(String),
     Other {
@@ -80,6 +81,7 @@ impl From<Error> for Failure {
             Error::Refused(refusal) => Failure::Refused(refusal),
             Error::Nft(message) => Failure::Nft(message),
             Error::Op { op, message } => Failure::Other { op, message },
+            Error::NoNamespace => Failure::NoNamespace,
             other => Failure::Other { op: "a change in the namespace".to_owned(), message: other.to_string() },
         }
     }
@@ -88,7 +90,7 @@ impl From<Error> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NoNamespace(_) => Error::NoNamespace,
+            Failure::NoNamespace => Error::NoNamespace,
             Failure::Refused(refusal) => Error::Refused(refusal),
             Failure::Nft(message) => Error::Nft(message),
             Failure::Other { op, message } => Error::Op { op, message },
@@ -106,7 +108,7 @@ pub fn serve(holder: &Identity, socket: OwnedFd) -> io::Result<()> {
         let mut taps = Vec::new();
         let reply: Reply = match entered {
             Ok(()) => run_all(&request.message, &mut taps).await.map_err(Failure::from),
-            Err(error) => Err(Failure::NoNamespace(error.to_string())),
+            Err(error) => Err(not_entered(&error)),
         };
         let taps: Vec<_> = if reply.is_ok() { taps.iter().map(AsFd::as_fd).collect() } else { Vec::new() };
         socket.send(&reply, &taps).await
@@ -119,6 +121,15 @@ fn enter(holder: &Identity) -> io::Result<()> {
     let pidfd = holder.open().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     setns(&pidfd, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
     Ok(())
+}
+
+/// Only what proves it: a holder that is there and cannot be entered for want of memory is not gone.
+fn not_entered(error: &io::Error) -> Failure {
+    match error.raw_os_error() {
+        _ if error.kind() == io::ErrorKind::NotFound => Failure::NoNamespace,
+        Some(libc::ESRCH | libc::EINVAL) => Failure::NoNamespace,
+        _ => Failure::Other { op: "entering the namespace".to_owned(), message: error.to_string() },
+    }
 }
 
 async fn run_all(ops: &[Op], taps: &mut Vec<OwnedFd>) -> Result<Vec<Outcome>, Error> {
@@ -165,7 +176,7 @@ fn tap_error(name: &str, error: &io::Error) -> Error {
         return Error::Refused(refusal);
     }
     let message = match error.raw_os_error() {
-        Some(nix::libc::EBUSY) => format!("{name} is held by another process; its VM still runs"),
+        Some(libc::EBUSY) => format!("{name} is held by another process; its VM still runs"),
         _ => error.to_string(),
     };
     Error::Op { op: "opening a TAP".to_owned(), message }

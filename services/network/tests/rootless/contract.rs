@@ -25,6 +25,7 @@ pub(crate) async fn holds(host: &dyn Host) {
         assert_eq!(host.published().await.unwrap(), []);
         assert!(!host.remove_tap(&vm_a).await.unwrap());
         assert!(!host.unpublish(Protocol::Tcp, outside).await.unwrap());
+        host.lost().await.unwrap();
         assert!(matches!(host.add_tap(&vm_a).await, Err(Error::NoNamespace)));
         assert!(matches!(host.apply(&rules).await, Err(Error::NoNamespace)));
         assert!(matches!(host.publish(&web).await, Err(Error::Uplink(_))));

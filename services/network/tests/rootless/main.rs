@@ -8,11 +8,13 @@ mod pretend;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::time::Duration;
 
 use banger_network::host::{Change, Error, Fake, Host, address};
 use banger_network::render::{Protocol, Publication, Reach, Ruleset};
 use network::{Network, guest, soon, vm};
 use pretend::{Pretend, ask_who_has, dial_beside, hears_arp_from, probe_inside, read_from};
+use tokio::time::timeout;
 
 /// Not a test: what pretend guests run.
 #[test]
@@ -111,7 +113,11 @@ async fn a_published_port_reaches_the_guest_and_survives_the_uplink() {
     let _server = a.serve(80, "hello");
     assert_eq!(read_from(web.outside.into()).unwrap(), "hello");
 
-    network.process("uplink.json").end().await.unwrap();
+    assert!(timeout(Duration::from_millis(200), network.host.lost()).await.is_err(), "nothing is lost yet");
+    let uplink = network.process("uplink.json");
+    let (lost, ended) = tokio::join!(timeout(Duration::from_secs(5), network.host.lost()), uplink.end());
+    lost.unwrap().unwrap();
+    ended.unwrap();
     assert!(read_from(web.outside.into()).is_err());
     let ensured = network.host.ensure().await.unwrap();
     assert_eq!((ensured.namespace, ensured.uplink), (Change::Kept, Change::Remade));

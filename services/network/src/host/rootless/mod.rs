@@ -6,10 +6,11 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use banger_schemas::VmId;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select};
 use tokio::sync::Mutex;
 
 use super::within::{Op, Outcome};
@@ -133,6 +134,14 @@ impl Host for Rootless {
 
     fn ensure(&self) -> Answer<'_, Ensured> {
         self.ensure_all().boxed()
+    }
+
+    fn lost(&self) -> Answer<'_, ()> {
+        async {
+            let (Some(holder), Some(uplink)) = (self.recorded()?, uplink::find(&self.places)?) else { return Ok(()) };
+            select(pin!(holder.gone()), pin!(uplink.gone())).await.factor_first().0.map_err(Error::io("watching"))
+        }
+        .boxed()
     }
 
     fn add_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, OwnedFd> {

@@ -7,12 +7,15 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
 
 /// How long a killed process may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
-const TICK: Duration = Duration::from_millis(10);
 
 /// A process, told from every other that ever has the same pid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,19 +51,20 @@ impl Identity {
             && boot().is_ok_and(|boot| boot == self.boot)
     }
 
+    /// Waits until it is gone, without looking twice.
+    pub async fn gone(&self) -> io::Result<()> {
+        let Some(pidfd) = self.open() else { return Ok(()) };
+        // pidfd_open(2): readable when the process has ended.
+        readable(pidfd)?.readable().await.map(drop)
+    }
+
     /// Kills it and waits until it is gone.
     pub async fn end(&self) -> io::Result<()> {
         let Some(pidfd) = self.open() else { return Ok(()) };
-        // A failure to signal shows as a process that does not go.
-        let signalled = pidfd_send_signal(&pidfd, Signal::KILL);
-        for _ in 0..PATIENCE.as_millis() / TICK.as_millis() {
-            if !self.alive() {
-                return Ok(());
-            }
-            tokio::time::sleep(TICK).await;
+        match pidfd_send_signal(&pidfd, Signal::KILL) {
+            Err(error) if error != Errno::SRCH => Err(error.into()),
+            _ => timeout(PATIENCE, self.gone()).await?,
         }
-        signalled?;
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} does not end", self.pid)))
     }
 
     /// Writes the record, whole or not at all.
@@ -92,6 +96,11 @@ impl Identity {
         let [pid, start, boot] = arguments else { return None };
         Some(Identity { pid: pid.parse().ok()?, start: start.parse().ok()?, boot: boot.clone() })
     }
+}
+
+#[allow(deprecated, reason = "the successor is unsafe for descriptors that may close under it; an OwnedFd does not")]
+fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 /// Removes a file that may be gone already.
