@@ -22,7 +22,7 @@ pub trait Snapshot {
 }
 
 /// Emits `PropertiesChanged` for exactly what differs; nothing when nothing does.
-pub async fn publish_changes<S: Snapshot>(connection: &Connection, path: &str, old: &S, new: &S) -> Result<()> {
+async fn publish_changes<S: Snapshot>(connection: &Connection, path: &str, old: &S, new: &S) -> Result<()> {
     let before = old.values();
     let after = new.values();
     let changed: HashMap<&str, _> = after
@@ -36,4 +36,21 @@ pub async fn publish_changes<S: Snapshot>(connection: &Connection, path: &str, o
     let emitter = SignalEmitter::new(connection, path)?;
     let interface = InterfaceName::from_static_str_unchecked(S::INTERFACE);
     Ok(Properties::properties_changed(&emitter, interface, changed, Cow::Borrowed(&[])).await?)
+}
+
+/// Signals an object's changes for as long as somebody may change it and `goes_on` says so.
+pub async fn publish<S: Snapshot + Clone>(
+    connection: Connection,
+    path: String,
+    mut changes: tokio::sync::watch::Receiver<S>,
+    goes_on: impl Fn(&S) -> bool,
+) {
+    let mut last = changes.borrow_and_update().clone();
+    while goes_on(&last) && changes.changed().await.is_ok() {
+        let now = changes.borrow_and_update().clone();
+        if let Err(error) = publish_changes(&connection, &path, &last, &now).await {
+            tracing::debug!(%error, path, "a change was not signaled");
+        }
+        last = now;
+    }
 }

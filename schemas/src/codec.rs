@@ -78,7 +78,7 @@ impl Deframer {
     }
 
     /// The next whole message, or `None` when more bytes are needed.
-    pub fn next<T: bincode::Decode<()>>(&mut self) -> Result<Option<T>, CodecError> {
+    pub fn take<T: bincode::Decode<()>>(&mut self) -> Result<Option<T>, CodecError> {
         let rest = &self.buffer[self.start..];
         let Some((prefix, body)) = rest.split_first_chunk::<PREFIX>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
@@ -110,7 +110,7 @@ mod tests {
     fn a_length_of_four_gigabytes_is_refused_before_anything_is_allocated() {
         let mut deframer = Deframer::default();
         deframer.push(&u32::MAX.to_le_bytes());
-        assert_eq!(deframer.next::<String>(), Err(CodecError::TooLong(u32::MAX as usize)));
+        assert_eq!(deframer.take::<String>(), Err(CodecError::TooLong(u32::MAX as usize)));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
             let mut seen: Vec<String> = Vec::new();
             for part in [&wire[..cut], &wire[cut..]] {
                 deframer.push(part);
-                while let Some(message) = deframer.next().unwrap() {
+                while let Some(message) = deframer.take().unwrap() {
                     seen.push(message);
                 }
             }

@@ -53,7 +53,7 @@ impl FromStr for Mib {
 
 impl fmt::Display for Mib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 >= 1024 && self.0 % 1024 == 0 {
+        if self.0 >= 1024 && self.0.is_multiple_of(1024) {
             write!(f, "{} GiB", self.0 / 1024)
         } else {
             write!(f, "{} MiB", self.0)

@@ -6,14 +6,14 @@ use banger_schemas::action::{VIEW, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::{self, State};
 use banger_schemas::options::Dict;
+use zbus::interface;
 use zbus::message::Header;
 use zbus::wire::OwnedVariant;
-use zbus::{Connection, interface};
 
 use super::{Shared, Snapshot};
 use crate::authorize::Authorizer;
 use crate::caller::Callers;
-use crate::objects::{self, Values, publish_changes};
+use crate::objects::{self, Values};
 
 #[derive(Debug)]
 pub(super) struct JobFace {
@@ -95,18 +95,5 @@ impl objects::Snapshot for Snapshot {
         let mut values = Values::from([("State", OwnedVariant::from(zbus::wire::Str::from(self.state.as_str())))]);
         values.extend(progress.ok().map(|value| ("Progress", value)));
         values
-    }
-}
-
-/// Signals changes until the job has ended.
-pub(super) async fn publish(connection: Connection, shared: Arc<Shared>) {
-    let mut changes = shared.snapshot.subscribe();
-    let mut last = changes.borrow_and_update().clone();
-    while last.state == State::Running && changes.changed().await.is_ok() {
-        let now = changes.borrow_and_update().clone();
-        if let Err(error) = publish_changes(&connection, &shared.path, &last, &now).await {
-            tracing::debug!(%error, "a job's change was not signaled");
-        }
-        last = now;
     }
 }

@@ -18,6 +18,7 @@ use zbus::wire::{ObjectPath, OwnedObjectPath};
 
 use crate::authorize::Authorizer;
 use crate::caller::Callers;
+use crate::objects;
 pub use follow::follow;
 
 /// How long a job that has ended can be asked for its result.
@@ -117,7 +118,8 @@ impl Jobs {
         });
         let face = face::JobFace::new(shared.clone(), self.callers.clone(), self.authorizer.clone());
         self.connection.object_server().at(shared.path.clone(), face).await?;
-        tokio::spawn(face::publish(self.connection.clone(), shared.clone()));
+        let (changes, path) = (shared.snapshot.subscribe(), shared.path.to_string());
+        tokio::spawn(objects::publish(self.connection.clone(), path, changes, |s| s.state == State::Running));
         tokio::spawn(self.clone().retire_when_old(shared.clone()));
         Ok(Job { shared })
     }

@@ -29,7 +29,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The next message; `None` at a clean end. An end inside a message is an error.
     pub async fn next<T: bincode::Decode<()>>(&mut self) -> io::Result<Option<T>> {
         loop {
-            if let Some(message) = self.deframer.next()? {
+            if let Some(message) = self.deframer.take()? {
                 return Ok(Some(message));
             }
             match self.stream.read(&mut self.chunk).await? {

@@ -204,7 +204,7 @@ mod tests {
     async fn garbage_is_an_error_and_the_connection_goes_on() {
         let (here, there) = PacketSocket::pair().unwrap();
         let there = PacketSocket::from_fd(there).unwrap();
-        nix::unistd::write(&here.fd.get_ref(), &[0xff; 50]).unwrap();
+        nix::unistd::write(here.fd.get_ref(), &[0xff; 50]).unwrap();
         assert!(there.receive::<crate::keeper::Request>().await.is_err());
         here.send(&crate::keeper::Request::Watch, &[]).await.unwrap();
         assert_eq!(there.expect::<crate::keeper::Request>().await.unwrap().message, crate::keeper::Request::Watch);

@@ -1,1 +1,54 @@
+//! Vms1: the supervisor of all VMs. Owns their records and lives; asks Images1, Storage1 and Network1 for what a VM
+//! is made of, and leaves running it to the VM's keeper.
+#![forbid(unsafe_code)]
 
+mod actor;
+mod guest;
+mod host;
+mod interface;
+mod lifecycle;
+mod peers;
+mod record;
+mod recover;
+mod view;
+
+use actix::Actor;
+use banger_bus::{Dirs, Door, Records, Service};
+use banger_schemas::error::Result;
+use banger_schemas::vms;
+
+use actor::{Adopt, Supervisor, Tools};
+use host::backend::Backends;
+use host::keeper::Keepers;
+use interface::ManagerFace;
+use peers::Peers;
+
+/// Where it is on the bus.
+pub const PLACE: (&str, &str) = (vms::NAME, vms::PATH);
+
+/// Builds the service: what was there is found again, each VM gets its actor and its object, then the manager.
+pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
+    let tools = Tools {
+        records: Records::open(&dirs.state.join("vms.redb"))?,
+        keepers: Keepers::new(dirs.state.join("vms"), dirs.helper("banger-keeper")?)?,
+        backends: Backends::new(dirs.runtime.join("backend.json")),
+        peers: Peers::new(service.connection().clone()),
+        service,
+    };
+    let door = Door::new(Supervisor::new(tools.clone()).start());
+    for record in recover::records(&tools).await? {
+        let id = record.id.clone();
+        let state = recover::classify(&tools, &record).await;
+        let view = door.ask(Adopt { record, state }).await?;
+        interface::publish(&tools, &door, &id, view).await?;
+    }
+    tokio::spawn({
+        let tools = tools.clone();
+        async move {
+            tools.backends.choice().await;
+            recover::sweep(&tools).await;
+        }
+    });
+    let face = ManagerFace::new(tools.clone(), door);
+    tools.service.publish(vms::PATH, face).await
+}

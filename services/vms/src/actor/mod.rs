@@ -1,0 +1,11 @@
+//! The actors: one supervisor, and under it one actor a VM.
+
+mod messages;
+mod perform;
+mod supervisor;
+mod vm;
+mod watch;
+
+pub(crate) use messages::{Adopt, Create, Drive, Find, Order};
+pub(crate) use perform::Tools;
+pub(crate) use supervisor::Supervisor;

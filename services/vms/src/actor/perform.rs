@@ -1,0 +1,221 @@
+//! The effects of a VM's life, each an async function that is safe to repeat: recovery does.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use banger_bus::{Records, Service};
+use banger_schemas::VmId;
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::job::Progress;
+use banger_schemas::keeper::{Exit, ExitCause, Launch, Phase, Request};
+use tokio::io::AsyncReadExt;
+
+use crate::guest::{self, Ready, tail};
+use crate::host::backend::Backends;
+use crate::host::client;
+use crate::host::keeper::Keepers;
+use crate::peers::Peers;
+use crate::record::{Intent, VmRecord};
+
+/// Lines of console that an error shows.
+const CONSOLE_LINES: usize = 12;
+/// Console that is read for those lines.
+const CONSOLE_BYTES: u64 = 64 * 1024;
+/// A keeper that was told to end its VMM has this long.
+const KEEPER_END: Duration = Duration::from_secs(5);
+
+/// What effects work with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    pub(crate) service: Service,
+    pub(crate) records: Records,
+    pub(crate) keepers: Keepers,
+    pub(crate) backends: Backends,
+    pub(crate) peers: Peers,
+}
+
+/// What an effect found out about the VM.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) record: VmRecord,
+    pub(super) notes: Vec<String>,
+}
+
+impl Tools {
+    /// Writes what is about to be done.
+    async fn intend(&self, record: &mut VmRecord, intent: Intent) -> Result<()> {
+        record.intent = intent;
+        self.records.put(record.id.as_str(), record).await
+    }
+
+    /// Claims image and kernel, makes disks, reserves the address.
+    pub(super) async fn make(self, mut record: VmRecord, progress: impl FnMut(Progress)) -> Result<Outcome> {
+        self.intend(&mut record, Intent::Create).await?;
+        self.backends.choice().await.get()?;
+        self.peers.claim_image(&record, progress).await?;
+        self.peers.create_disks(&record).await?;
+        let mut notes = Vec::new();
+        if record.network {
+            match self.peers.reserve(&record).await? {
+                Ok(lease) => record.lease = Some(lease),
+                Err(refusal) => notes.push(format!("no network: {refusal}")),
+            }
+        }
+        self.intend(&mut record, Intent::Stopped).await?;
+        Ok(Outcome { record, notes })
+    }
+
+    /// Opens everything, starts the keeper and hands it all over.
+    pub(super) async fn launch(self, mut record: VmRecord) -> Result<Outcome> {
+        let (backend, vmm) = self.backends.choice().await.get()?;
+        record.backend = Some(backend.as_str().to_owned());
+        self.intend(&mut record, Intent::Run).await?;
+        let (image, disks, tap) =
+            tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.open_tap(&record));
+        let mut fds: Vec<OwnedFd> = Vec::from(image?);
+        fds.extend(disks?);
+        let mut notes = Vec::new();
+        let mac = record.lease.as_ref().map(|l| l.mac);
+        let tap = match tap {
+            Ok(tap) => tap,
+            Err(error) => {
+                notes.push(format!("no network: {}", error.message));
+                None
+            }
+        };
+        let launch = Launch {
+            backend,
+            vmm: vmm.to_string_lossy().into_owned(),
+            vcpus: record.vcpus,
+            memory_mib: record.memory_mib,
+            mac: mac.filter(|_| tap.is_some()),
+            tap: tap.is_some(),
+            leased: record.client.is_some(),
+        };
+        fds.extend(tap);
+        if let Some(owner) = &record.client {
+            fds.push(client::reopen(owner)?);
+        }
+        self.keepers.launch(&record.id, launch, &fds).await?;
+        Ok(Outcome { record, notes })
+    }
+
+    async fn open_tap(&self, record: &VmRecord) -> Result<Option<OwnedFd>> {
+        match &record.lease {
+            Some(_) => self.peers.open_tap(&record.id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the agent who it is.
+    pub(super) async fn identify(self, record: VmRecord) -> Result<Ready> {
+        let stream = self.keepers.connect(&record.id).await?.stream(&Request::Open).await?;
+        guest::identify(stream, &record, record.lease.is_some()).await
+    }
+
+    /// Asks the guest to power off and waits; ends the VMM when that does not help. The VMM's end is told by its
+    /// keeper, and ends this effect too.
+    pub(super) async fn shutdown(self, mut record: VmRecord, grace_ms: u32) -> Result<()> {
+        self.intend(&mut record, Intent::Stop).await?;
+        if grace_ms > 0 {
+            match self.ask_to_power_off(&record.id, grace_ms).await {
+                // A second more than the guest gives itself.
+                Ok(()) => tokio::time::sleep(Duration::from_millis(u64::from(grace_ms) + 1000)).await,
+                Err(error) => tracing::warn!(vm = %record.id, %error, "the guest cannot be asked to power off"),
+            }
+        }
+        self.kill(record.id).await
+    }
+
+    async fn ask_to_power_off(&self, vm: &VmId, grace_ms: u32) -> Result<()> {
+        let stream = self.keepers.connect(vm).await?.stream(&Request::Open).await?;
+        guest::shutdown(stream, grace_ms).await
+    }
+
+    /// Ends the VMM at once. No keeper is as good: the caller hears of that from its watch.
+    pub(super) async fn kill(self, vm: VmId) -> Result<()> {
+        match self.keepers.connect(&vm).await {
+            Ok(keeper) => keeper.ask(&Request::Kill, &[]).await.map(drop),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts away what a VM that ran used on the host.
+    pub(super) async fn settle(self, mut record: VmRecord) -> Result<Outcome> {
+        record.backend = None;
+        self.intend(&mut record, Intent::Stopped).await?;
+        if record.lease.is_some() {
+            // A network service that is not there has nothing to take away; what is left it reconciles itself.
+            if let Err(error) = self.peers.close_tap(&record.id).await {
+                tracing::warn!(vm = %record.id, %error, "the network device stays for now");
+            }
+        }
+        let gone = async {
+            while self.keepers.connect(&record.id).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(KEEPER_END, gone).await.is_err() {
+            tracing::warn!(vm = %record.id, "the keeper has not ended");
+        }
+        Ok(Outcome { record, notes: Vec::new() })
+    }
+
+    /// Removes everything.
+    pub(super) async fn remove(self, mut record: VmRecord) -> Result<()> {
+        self.intend(&mut record, Intent::Remove).await?;
+        self.peers.release(&record.id).await?;
+        self.keepers.forget(&record.id)?;
+        self.records.delete::<VmRecord>(record.id.as_str()).await
+    }
+
+    /// The error of a boot that took too long.
+    pub(super) async fn late(self, vm: VmId, phase: Option<Phase>, deadline: Duration) -> Error {
+        let reached = match phase {
+            None | Some(Phase::Idle) => "the VMM did not start",
+            Some(Phase::Booting) => "the VMM runs, and the kernel has said nothing",
+            Some(Phase::Kernel) => "the kernel runs, and the agent has not answered",
+            Some(Phase::Agent | Phase::Exited(_)) => "the agent answered, and did not become this VM",
+        };
+        let console = self.console_tail(&vm).await;
+        let hint = "'banger vm logs' shows all of the console; a host that is short of CPU or memory boots slowly";
+        Error::new(Kind::Timeout, format!("not up after {} s: {reached}.{console}\n{hint}", deadline.as_secs()))
+    }
+
+    /// The error of a VMM that ended without being asked to.
+    pub(super) async fn ended(&self, vm: &VmId, exit: &Exit, booting: bool) -> Error {
+        let how = match exit.cause {
+            ExitCause::Status(0) if !booting => return Error::new(Kind::Guest, "the guest has powered off"),
+            ExitCause::Status(status) => format!("the VMM ended with status {status}"),
+            ExitCause::Signal(signal) => format!("the VMM was ended by signal {signal}"),
+            ExitCause::Lease => "its client went away".into(),
+            ExitCause::Asked => "it was ended on request".into(),
+            ExitCause::Agent => "its agent does not speak this banger's language".into(),
+        };
+        let said = guest::sentence(&exit.message);
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        let console = if booting { self.console_tail(vm).await } else { String::new() };
+        Error::new(Kind::Guest, format!("{how}{said}{console}"))
+    }
+
+    async fn console_tail(&self, vm: &VmId) -> String {
+        let live = async {
+            let fd = self.keepers.connect(vm).await?.stream(&Request::Console { follow: false }).await?;
+            let stream = std::os::unix::net::UnixStream::from(fd);
+            stream.set_nonblocking(true).map_err(Error::internal)?;
+            let stream = tokio::net::UnixStream::from_std(stream).map_err(Error::internal)?;
+            let mut bytes = Vec::new();
+            stream.take(4 * CONSOLE_BYTES).read_to_end(&mut bytes).await.map_err(Error::internal)?;
+            Ok::<_, Error>(bytes)
+        };
+        let live = tokio::time::timeout(Duration::from_secs(2), live).await;
+        let bytes = match live {
+            Ok(Ok(bytes)) => bytes,
+            _ => self.keepers.last_words(vm).0,
+        };
+        match tail(&bytes, CONSOLE_LINES) {
+            empty if empty.is_empty() => " Its console is empty.".into(),
+            lines => format!(" The end of its console:\n{lines}"),
+        }
+    }
+}

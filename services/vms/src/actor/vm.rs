@@ -1,0 +1,367 @@
+//! One VM: holds its state, steps it, starts the effects and tells the world.
+
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use banger_bus::effects::run;
+use banger_bus::family::Guard;
+use banger_bus::{Job, post};
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::job::Progress;
+use banger_schemas::keeper::{Exit, ExitCause, Phase};
+use banger_schemas::options::{Dict, DictBuilder};
+use tokio::sync::watch;
+
+use super::messages::{ClientGone, JobCanceled, KeeperSays, Obey, Order, Word};
+use super::perform::{Outcome, Tools};
+use super::watch as watches;
+use crate::host::client;
+use crate::lifecycle::{After, Effect, Event, Goal, State, step};
+use crate::record::VmRecord;
+use crate::view::View;
+
+/// From the launch to the agent that knows who it is.
+const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+/// A first start may have to fetch and build an image.
+const MAKE: Duration = Duration::from_secs(3600);
+/// Anything else that is done to a VM.
+const EFFECT: Duration = Duration::from_secs(120);
+
+/// One VM.
+pub(crate) struct VmActor {
+    record: VmRecord,
+    state: State,
+    view: watch::Sender<View>,
+    tools: Tools,
+    jobs: Vec<(Goal, Job)>,
+    notes: Vec<String>,
+    boot_id: String,
+    /// The last that the keeper said.
+    phase: Option<Phase>,
+    deadline: Option<SpawnHandle>,
+    shutdown: Option<SpawnHandle>,
+    /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
+    life: u64,
+    /// Tells the supervisor when this is dropped.
+    _guard: Guard,
+}
+
+impl VmActor {
+    /// `job`: the one that makes the VM, if it is new.
+    pub(super) fn new(
+        record: VmRecord,
+        state: State,
+        view: watch::Sender<View>,
+        tools: Tools,
+        job: Option<(Goal, Job)>,
+        guard: Guard,
+    ) -> Self {
+        VmActor {
+            record,
+            state,
+            view,
+            tools,
+            jobs: job.into_iter().collect(),
+            notes: Vec::new(),
+            boot_id: String::new(),
+            phase: None,
+            deadline: None,
+            shutdown: None,
+            life: 0,
+            _guard: guard,
+        }
+    }
+
+    fn apply(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let before = std::mem::replace(&mut self.state, State::Gone { why: None });
+        let (next, effects) = step(before.clone(), event);
+        if next != before {
+            tracing::info!(vm = %self.record.id, from = before.as_str(), to = next.as_str(), "state");
+        }
+        self.state = next;
+        self.on_entry();
+        self.publish();
+        for effect in effects {
+            self.perform(effect, ctx);
+        }
+        if matches!(self.state, State::Gone { .. }) {
+            ctx.stop();
+        }
+    }
+
+    /// What holds in a state however it was reached.
+    fn on_entry(&mut self) {
+        match &self.state {
+            // A VM that never came up is kept for its log: its client may go.
+            State::Ending { then: After::Stopped { why: Some(_) } }
+            | State::Settling { then: After::Stopped { why: Some(_) } }
+                if self.boot_id.is_empty() && self.record.client.take().is_some() =>
+            {
+                self.notes.push("it never came up: kept for 'banger vm logs'".into());
+            }
+            State::Stopped { .. } => {
+                self.boot_id.clear();
+                self.phase = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        let detail = self.state.detail();
+        self.view.send_if_modified(|view| {
+            let now = View {
+                record: self.record.clone(),
+                state: self.state.as_str(),
+                detail: detail.clone(),
+                notes: self.notes.clone(),
+                boot_id: self.boot_id.clone(),
+            };
+            let changed = *view != now;
+            *view = now;
+            changed
+        });
+        for (goal, job) in std::mem::take(&mut self.jobs) {
+            match goal.verdict(&self.state) {
+                None => {
+                    if !detail.is_empty() {
+                        job.stage(detail.clone());
+                    }
+                    self.jobs.push((goal, job));
+                }
+                Some(verdict) => job.finish(verdict.map(|()| self.result())),
+            }
+        }
+    }
+
+    /// What a job that succeeded brings.
+    fn result(&self) -> Dict {
+        DictBuilder::default()
+            .set("id", self.record.id.as_str())
+            .set("name", self.record.name.as_str())
+            .set("notes", self.notes.clone())
+            .set("boot-id", self.boot_id.as_str())
+            .build()
+    }
+
+    /// Takes what an effect found out, then steps.
+    fn conclude(&mut self, outcome: Result<Outcome>, event: fn(Result<()>) -> Event, ctx: &mut Context<Self>) {
+        let result = outcome.map(|outcome| {
+            self.record = VmRecord { client: self.record.client.clone(), ..outcome.record };
+            self.notes.extend(outcome.notes);
+        });
+        self.apply(event(result), ctx);
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        let (tools, record) = (self.tools.clone(), self.record.clone());
+        match effect {
+            Effect::Make => {
+                let reporter = self.jobs.first().map(|(_, job)| job.reporter());
+                let progress = move |p: Progress| reporter.iter().for_each(|r| r.progress(p.clone()));
+                run(ctx, "make", MAKE, tools.make(record, progress), |me, out, ctx| {
+                    me.conclude(out, Event::Made, ctx);
+                });
+            }
+            Effect::AwaitAgent => {
+                self.deadline = Some(ctx.run_later(BOOT_DEADLINE, |me, ctx| me.late(ctx)));
+            }
+            Effect::Launch => {
+                // Without a lease the note that says why is still true; every other one was the last boot's.
+                self.notes.retain(|note| self.record.lease.is_none() && note.starts_with("no network"));
+                run(ctx, "launch", EFFECT, tools.launch(record), |me, out, ctx| {
+                    if out.is_ok() {
+                        me.follow_keeper(ctx);
+                    }
+                    me.conclude(out, Event::Launched, ctx);
+                });
+            }
+            Effect::Identify => {
+                run(ctx, "identify", EFFECT, tools.identify(record), |me, out, ctx| {
+                    let result = out.map(|ready| {
+                        me.boot_id = ready.boot_id;
+                        me.notes.extend(ready.warnings);
+                    });
+                    me.apply(Event::Identified(result), ctx);
+                });
+            }
+            Effect::Shutdown { grace_ms } => {
+                let limit = EFFECT + Duration::from_millis(grace_ms.into());
+                self.shutdown = Some(run(ctx, "shutdown", limit, tools.shutdown(record, grace_ms), |me, out, ctx| {
+                    me.keeper_must_be_gone(out, ctx);
+                }));
+            }
+            Effect::Kill => {
+                run(ctx, "kill", EFFECT, tools.kill(record.id), |me, out, ctx| me.keeper_must_be_gone(out, ctx));
+            }
+            Effect::Settle => {
+                for handle in [self.deadline.take(), self.shutdown.take()].into_iter().flatten() {
+                    ctx.cancel_future(handle);
+                }
+                run(ctx, "settle", EFFECT, tools.settle(record), |me, out, ctx| {
+                    if let Ok(outcome) = out {
+                        me.record = VmRecord { client: me.record.client.clone(), ..outcome.record };
+                    }
+                    me.apply(Event::Settled, ctx);
+                });
+            }
+            Effect::Remove => {
+                run(ctx, "remove", EFFECT, tools.remove(record), |me, out, ctx| me.apply(Event::Removed(out), ctx));
+            }
+        }
+    }
+
+    /// A keeper that cannot be asked to end its VMM has ended itself, and the VMM with it.
+    fn keeper_must_be_gone(&mut self, outcome: Result<()>, ctx: &mut Context<Self>) {
+        if let Err(error) = outcome {
+            self.apply(Event::Exited(error), ctx);
+        }
+    }
+
+    fn follow_keeper(&mut self, ctx: &mut Context<Self>) {
+        self.life += 1;
+        let watch = watches::keeper(self.tools.keepers.clone(), self.record.id.clone(), self.life, ctx.address());
+        ctx.spawn(actix::fut::wrap_future(watch));
+    }
+
+    fn late(&mut self, ctx: &mut Context<Self>) {
+        self.deadline = None;
+        if !matches!(self.state, State::Launching { .. } | State::Booting | State::Identifying) {
+            return;
+        }
+        let (tools, phase, vm) = (self.tools.clone(), self.phase.clone(), self.record.id.clone());
+        let error = async move { Ok(tools.late(vm, phase, BOOT_DEADLINE).await) };
+        run(ctx, "late", EFFECT, error, |me, error, ctx| me.apply(Event::Late(error.unwrap_or_else(|e| e)), ctx));
+    }
+
+    fn exited(&mut self, exit: Exit, ctx: &mut Context<Self>) {
+        if exit.cause == ExitCause::Lease {
+            self.apply(Event::ClientGone, ctx);
+        }
+        self.life += 1;
+        let booting = !matches!(self.state, State::Running | State::Ending { .. });
+        let (tools, vm) = (self.tools.clone(), self.record.id.clone());
+        let error = async move { Ok(tools.ended(&vm, &exit, booting).await) };
+        run(ctx, "exited", EFFECT, error, |me, error, ctx| me.apply(Event::Exited(error.unwrap_or_else(|e| e)), ctx));
+    }
+
+    /// Keeps an eye on the client, if there is one.
+    fn follow_client(&mut self, ctx: &mut Context<Self>) {
+        let Some(owner) = &self.record.client else { return };
+        match client::reopen(owner) {
+            Ok(process) => {
+                let bus = self.tools.service.bus().clone();
+                // A name of another life of the bus means nothing on this one.
+                let name = matches!(self.state, State::Creating { .. }).then(|| owner.bus_name.clone());
+                let watch = watches::client(bus, name, process, ctx.address());
+                ctx.spawn(actix::fut::wrap_future(watch));
+            }
+            Err(_) => self.apply(Event::ClientGone, ctx),
+        }
+    }
+}
+
+impl Actor for VmActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.publish();
+        if let Some((_, job)) = self.jobs.first() {
+            watch_cancel(job, ctx.address());
+        }
+        if matches!(self.state, State::Booting | State::Running | State::Ending { .. }) {
+            self.follow_keeper(ctx);
+        }
+        for effect in self.state.first_effects() {
+            self.perform(effect, ctx);
+        }
+        self.follow_client(ctx);
+    }
+}
+
+/// Tells the actor when somebody asks the job to stop.
+fn watch_cancel(job: &Job, actor: Addr<VmActor>) {
+    let (canceled, path) = (job.canceled(), job.path());
+    tokio::spawn(async move {
+        canceled.await;
+        post(&actor, JobCanceled { job: path });
+    });
+}
+
+impl Handler<Obey> for VmActor {
+    type Result = ();
+    fn handle(&mut self, message: Obey, ctx: &mut Context<Self>) {
+        let (goal, event) = match message.order {
+            Order::Start => (Goal::Running, Event::Start),
+            Order::Stop { grace_ms } => (Goal::Stopped, Event::Stop { grace_ms }),
+            Order::Delete => (Goal::Gone, Event::Delete),
+        };
+        watch_cancel(&message.job, ctx.address());
+        // The event first: the state that the goal is measured against is the one that follows.
+        let refused = match (&self.state, message.order) {
+            (State::Removing { .. } | State::Stuck { .. }, Order::Start | Order::Stop { .. }) => Some("being deleted"),
+            (State::Ending { .. } | State::Settling { .. }, Order::Start) => Some("being stopped"),
+            _ => None,
+        };
+        if let Some(why) = refused {
+            let name = &self.record.name;
+            message.job.finish(Err(Error::new(Kind::WrongState, format!("{name} is {why}"))));
+            return;
+        }
+        self.apply(event, ctx);
+        self.jobs.push((goal, message.job));
+        self.publish();
+    }
+}
+
+impl Handler<JobCanceled> for VmActor {
+    type Result = ();
+    fn handle(&mut self, message: JobCanceled, ctx: &mut Context<Self>) {
+        let Some(at) = self.jobs.iter().position(|(_, job)| job.path() == message.job) else { return };
+        let new = matches!(self.state, State::Creating { .. });
+        match self.jobs[at].0 {
+            // What a stop or a delete has begun goes on.
+            Goal::Stopped | Goal::Gone => {}
+            Goal::Made | Goal::Running => {
+                let (_, job) = self.jobs.swap_remove(at);
+                job.finish(Err(Error::new(Kind::Canceled, "canceled on request")));
+                self.apply(if new { Event::Delete } else { Event::Stop { grace_ms: 0 } }, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<ClientGone> for VmActor {
+    type Result = ();
+    fn handle(&mut self, _: ClientGone, ctx: &mut Context<Self>) {
+        if self.record.client.is_some() {
+            tracing::info!(vm = %self.record.id, "the client is gone");
+            self.apply(Event::ClientGone, ctx);
+        }
+    }
+}
+
+impl Handler<KeeperSays> for VmActor {
+    type Result = ();
+    fn handle(&mut self, message: KeeperSays, ctx: &mut Context<Self>) {
+        if message.life != self.life {
+            return;
+        }
+        match message.word {
+            Word::Status(status) => match status.phase {
+                Phase::Exited(exit) => self.exited(exit, ctx),
+                phase => {
+                    let up = phase == Phase::Agent;
+                    self.phase = Some(phase);
+                    if up {
+                        self.apply(Event::AgentUp, ctx);
+                    }
+                }
+            },
+            Word::Gone(error) => {
+                let exit = Exit { cause: ExitCause::Signal(9), message: error.message };
+                self.exited(exit, ctx);
+            }
+        }
+    }
+}

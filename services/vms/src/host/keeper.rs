@@ -1,0 +1,205 @@
+//! A VM's keeper: started detached, found again by its socket, spoken to in packets.
+//!
+//! The socket lies in the VM's folder and is named through the folder's descriptor, so no path is too long for it.
+//! What a keeper says is parsed with the bounds of `schemas`, and every wait for it has a deadline.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use banger_bus::dirs::private_folder;
+use banger_schemas::VmId;
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::io::packet::{PacketSocket, listen_at};
+use banger_schemas::keeper::{Event, Hello, Launch, Request, Status};
+use command_fds::{CommandFdExt, FdMapping};
+
+/// A keeper answers at once, unless it or the machine is in trouble.
+const ANSWER: Duration = Duration::from_secs(10);
+const SOCKET: &str = "keeper.sock";
+/// What the keeper and the VMM say; and, when they have ended, the console.
+const LOG: &str = "keeper.log";
+const CONSOLE: &str = "console.log";
+
+/// Where keepers are and how they are started.
+#[derive(Debug, Clone)]
+pub(crate) struct Keepers {
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+fn unreachable(error: std::io::Error) -> Error {
+    Error::new(Kind::Gone, format!("the VM's keeper does not answer: {error}"))
+}
+
+impl Keepers {
+    /// `folder`: the state of all VMs. `program`: `banger-keeper`.
+    pub(crate) fn new(folder: PathBuf, program: PathBuf) -> Result<Self> {
+        private_folder(&folder)?;
+        Ok(Keepers { folder, program })
+    }
+
+    fn home(&self, vm: &VmId) -> PathBuf {
+        self.folder.join(vm.as_str())
+    }
+
+    /// Starts a keeper and has it launch the VMM.
+    pub(crate) async fn launch(&self, vm: &VmId, launch: Launch, fds: &[OwnedFd]) -> Result<()> {
+        self.spawn(vm)?;
+        let keeper = self.connect(vm).await?;
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        keeper.ask(&Request::Launch(Box::new(launch)), &borrowed).await.map(drop)
+    }
+
+    /// The keeper of a VM; `Gone` when there is none.
+    pub(crate) async fn connect(&self, vm: &VmId) -> Result<Keeper> {
+        let home = File::open(self.home(vm)).map_err(unreachable)?;
+        let socket = PacketSocket::connect(&through(&home, SOCKET)).map_err(unreachable)?;
+        let keeper = Keeper { socket };
+        keeper.greet().await?;
+        Ok(keeper)
+    }
+
+    fn spawn(&self, vm: &VmId) -> Result<()> {
+        let home = self.home(vm);
+        private_folder(&home)?;
+        let failed = |e: std::io::Error| Error::internal(format!("cannot start the VM's keeper: {e}"));
+        let folder = File::open(&home).map_err(failed)?;
+        let path = through(&folder, SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        let listener = listen_at(&path).map_err(failed)?;
+        let log = |name| {
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(home.join(name)).map_err(failed)
+        };
+        let mut command = std::process::Command::new(&self.program);
+        command
+            .env_clear()
+            .env("LISTEN_FDS", "1")
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log(CONSOLE)?)
+            .stderr(log(LOG)?)
+            .fd_mappings(vec![FdMapping { parent_fd: listener, child_fd: 3 }])
+            .map_err(|e| Error::internal(format!("cannot start the VM's keeper: {e}")))?;
+        let child = tokio::process::Command::from(command)
+            .spawn()
+            .map_err(|e| Error::new(Kind::Unavailable, format!("cannot start {}: {e}", self.program.display())))?;
+        // Nobody waits for its status here (its watchers are told); the runtime reaps it.
+        drop(child);
+        Ok(())
+    }
+
+    /// What the console last said before the keeper ended, and what keeper and VMM complained of.
+    pub(crate) fn last_words(&self, vm: &VmId) -> (Vec<u8>, String) {
+        let home = self.home(vm);
+        let console = std::fs::read(home.join(CONSOLE)).unwrap_or_default();
+        (console, String::from_utf8_lossy(&std::fs::read(home.join(LOG)).unwrap_or_default()).into_owned())
+    }
+
+    /// The stored console of a VM whose keeper has ended.
+    pub(crate) fn stored_console(&self, vm: &VmId) -> Result<OwnedFd> {
+        let path = self.home(vm).join(CONSOLE);
+        File::open(&path)
+            .map(OwnedFd::from)
+            .map_err(|e| Error::new(Kind::NotFound, format!("nothing is kept of this VM's console: {e}")))
+    }
+
+    /// Removes the VM's folder; none is fine too.
+    pub(crate) fn forget(&self, vm: &VmId) -> Result<()> {
+        match std::fs::remove_dir_all(self.home(vm)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::internal(format!("cannot remove {}: {e}", self.home(vm).display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Folders of VMs, as they are on the disk.
+    pub(crate) fn folders(&self) -> Vec<VmId> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
+/// A name in an open folder, short whatever the folder's path is.
+fn through(folder: &File, name: &str) -> PathBuf {
+    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name)
+}
+
+/// A connection to a keeper.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    socket: PacketSocket,
+}
+
+impl Keeper {
+    async fn greet(&self) -> Result<()> {
+        let greeting = async {
+            self.socket.send(&Hello::default(), &[]).await?;
+            self.socket.expect::<Hello>().await
+        };
+        let theirs = timely(greeting).await?.message;
+        match Hello::default().common(theirs) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(
+                Kind::NotSupported,
+                format!(
+                    "this VM's keeper speaks versions {} to {}, and this banger another: stop the VM with the banger that started it",
+                    theirs.oldest, theirs.newest
+                ),
+            )),
+        }
+    }
+
+    /// Asks, and takes the answer with its descriptors.
+    pub(crate) async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>> {
+        let exchange = async {
+            self.socket.send(request, fds).await?;
+            self.socket.expect::<Event>().await
+        };
+        let answer = timely(exchange).await?;
+        match answer.message {
+            Event::Done | Event::Stream => Ok(answer.fds),
+            Event::Failed(message) => Err(Error::new(Kind::Guest, message)),
+            Event::Status(_) => Err(Error::internal("the VM's keeper answered something else")),
+        }
+    }
+
+    /// Asks for one stream.
+    pub(crate) async fn stream(&self, request: &Request) -> Result<OwnedFd> {
+        let mut fds = self.ask(request, &[]).await?;
+        match (fds.pop(), fds.is_empty()) {
+            (Some(fd), true) => Ok(fd),
+            _ => Err(Error::internal("the VM's keeper sent no stream")),
+        }
+    }
+
+    /// Begins to watch; then each call gives the next status, `None` when the keeper is gone.
+    pub(crate) async fn watch(&self) -> Result<()> {
+        timely(self.socket.send(&Request::Watch, &[])).await
+    }
+
+    pub(crate) async fn next_status(&self) -> Result<Option<Status>> {
+        match self.socket.receive::<Event>().await.map_err(unreachable)? {
+            None => Ok(None),
+            Some(packet) => match packet.message {
+                Event::Status(status) => Ok(Some(status)),
+                _ => Err(Error::internal("the VM's keeper answered something else")),
+            },
+        }
+    }
+}
+
+async fn timely<T>(exchange: impl Future<Output = std::io::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(ANSWER, exchange).await {
+        Ok(result) => result.map_err(unreachable),
+        Err(_) => Err(Error::new(Kind::Timeout, format!("the VM's keeper did not answer in {} s", ANSWER.as_secs()))),
+    }
+}

@@ -1,0 +1,120 @@
+//! `dev.banger.Vms1.Manager`.
+
+use banger_bus::{Door, objects};
+use banger_schemas::VmId;
+use banger_schemas::action::{VIEW, VM_CREATE, VM_MANAGE_ALL};
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::options::{Dict, Options};
+use banger_schemas::vms::Spec;
+use tokio::sync::watch;
+use tracing::Instrument;
+use zbus::interface;
+use zbus::message::Header;
+use zbus::wire::OwnedObjectPath;
+
+use super::{VmFace, vm_path};
+use crate::actor::{Create, Find, Supervisor, Tools};
+use crate::host::client;
+use crate::view::View;
+
+#[derive(Debug)]
+pub(crate) struct ManagerFace {
+    tools: Tools,
+    door: Door<Supervisor>,
+}
+
+/// Longest token: a UUID and some.
+const TOKEN: usize = 128;
+
+impl ManagerFace {
+    pub(crate) fn new(tools: Tools, door: Door<Supervisor>) -> Self {
+        ManagerFace { tools, door }
+    }
+
+    async fn make(&self, header: &Header<'_>, spec: Spec, token: Option<String>) -> Result<(VmId, OwnedObjectPath)> {
+        let name = spec.name.as_ref().map_or("", |n| n.as_str());
+        let image = spec.image.as_ref().map_or("", |n| n.as_str());
+        let caller = self.tools.service.authorize(header, VM_CREATE, &[("vm", name), ("image", image)]).await?;
+        let client = match (spec.ephemeral, caller.pid) {
+            (false, _) => None,
+            (true, Some(pid)) => Some(client::open(caller.name.as_str(), pid)?),
+            (true, None) => return Err(Error::new(Kind::NotSupported, "the bus does not say which process you are")),
+        };
+        let job = self.tools.service.jobs().create("create", caller.uid).await?;
+        let created = self.door.ask(Create { spec, owner: caller.uid, token, client, job }).await?;
+        if let Some(view) = created.fresh {
+            publish(&self.tools, &self.door, &created.id, view).await?;
+        }
+        Ok((created.id, created.job))
+    }
+}
+
+/// Puts a VM on the bus.
+pub(crate) async fn publish(
+    tools: &Tools,
+    door: &Door<Supervisor>,
+    id: &VmId,
+    view: watch::Receiver<View>,
+) -> Result<()> {
+    let path = vm_path(id);
+    tools.service.publish(&path, VmFace::new(tools.clone(), door.clone(), view.clone())).await?;
+    tokio::spawn(objects::publish(tools.service.connection().clone(), path, view, |_| true));
+    Ok(())
+}
+
+#[interface(name = "dev.banger.Vms1.Manager")]
+impl ManagerFace {
+    /// Makes a VM. spec: name s, image s, kernel s, vcpus u, memory-mib u, disk-mib t, ports as (HOST:GUEST),
+    /// start b (true), ephemeral b (false), network b (true). options: token s (a repeated token returns the same
+    /// VM and job, so a lost reply makes no second VM). Returns the VM and the job that makes it.
+    #[zbus(out_args("vm", "job"))]
+    async fn create(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        spec: Dict,
+        options: Dict,
+    ) -> Result<(OwnedObjectPath, OwnedObjectPath)> {
+        let mut options = Options::new(options)?;
+        let span = tracing::info_span!("Vms1.Create");
+        banger_bus::trace::adopt(&span, options.traceparent());
+        let token = options.take::<String>("token")?;
+        options.finish()?;
+        if token.as_ref().is_some_and(|t| t.len() > TOKEN) {
+            return Err(Error::invalid(format!("a token has at most {TOKEN} bytes")));
+        }
+        let (id, job) = self.make(&header, Spec::from_dict(spec)?, token).instrument(span).await?;
+        Ok((path(&id)?, job))
+    }
+
+    /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates.
+    #[zbus(out_args("vm"))]
+    async fn get(&self, #[zbus(header)] header: Header<'_>, reference: &str) -> Result<OwnedObjectPath> {
+        let caller = self.tools.service.authorize(&header, VIEW, &[]).await?;
+        let all = self.tools.service.check(&caller, VM_MANAGE_ALL, &[]).await.is_ok();
+        let owner = (!all).then_some(caller.uid);
+        let found = self.door.ask(Find { reference: reference.to_owned(), owner }).await?;
+        path(&found.id)
+    }
+
+    /// How VMs run on this host: qemu-kvm, qemu-tcg, or empty when they cannot.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn backend(&self) -> String {
+        self.tools.backends.choice().await.backend.as_ref().map(|(b, _)| b.as_str().to_owned()).unwrap_or_default()
+    }
+
+    /// Why this backend, in one sentence.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn backend_reason(&self) -> String {
+        self.tools.backends.choice().await.reason
+    }
+
+    /// The version of the service.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+}
+
+fn path(id: &VmId) -> Result<OwnedObjectPath> {
+    OwnedObjectPath::try_from(vm_path(id)).map_err(Error::internal)
+}

@@ -1,0 +1,215 @@
+//! `dev.banger.Vms1.Vm`.
+
+use banger_bus::Door;
+use banger_schemas::action::{Action, MESH, VM_MANAGE, VM_MANAGE_ALL};
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::keeper::Request;
+use banger_schemas::options::{Dict, Options};
+use tokio::sync::watch;
+use zbus::interface;
+use zbus::message::Header;
+use zbus::wire::{OwnedFd, OwnedObjectPath};
+
+use crate::actor::{Drive, Order, Supervisor, Tools};
+use crate::view::View;
+
+#[derive(Debug)]
+pub(crate) struct VmFace {
+    tools: Tools,
+    door: Door<Supervisor>,
+    view: watch::Receiver<View>,
+}
+
+/// What a guest gets to power off, where nothing is said.
+const GRACE_MS: u32 = 10_000;
+
+impl VmFace {
+    pub(crate) fn new(tools: Tools, door: Door<Supervisor>, view: watch::Receiver<View>) -> Self {
+        VmFace { tools, door, view }
+    }
+
+    fn snapshot(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Who calls, if it may do this with this VM.
+    async fn authorize(&self, header: &Header<'_>, action: Action) -> Result<u32> {
+        let record = self.snapshot().record;
+        let owner = record.owner.to_string();
+        let details = [("vm", record.name.as_str()), ("owner", owner.as_str()), ("image", record.image.as_str())];
+        let caller = self.tools.service.authorize(header, action, &details).await?;
+        if caller.uid != record.owner {
+            self.tools.service.check(&caller, VM_MANAGE_ALL, &details).await?;
+        }
+        Ok(caller.uid)
+    }
+
+    async fn drive(&self, header: &Header<'_>, kind: &'static str, order: Order) -> Result<OwnedObjectPath> {
+        let caller = self.authorize(header, VM_MANAGE).await?;
+        let job = self.tools.service.jobs().create(kind, caller).await?;
+        let path = job.path();
+        self.door.ask(Drive { id: self.snapshot().record.id, order, job }).await?;
+        Ok(path)
+    }
+}
+
+#[interface(name = "dev.banger.Vms1.Vm")]
+impl VmFace {
+    /// Boots the VM. Returns a job, done when the agent has taken its identity.
+    #[zbus(out_args("job"))]
+    async fn start(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedObjectPath> {
+        Options::new(options)?.finish()?;
+        self.drive(&header, "start", Order::Start).await
+    }
+
+    /// Asks the guest to sync and power off, waits grace-ms u (10000), then ends it. Disks and address stay.
+    #[zbus(out_args("job"))]
+    async fn stop(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedObjectPath> {
+        let mut options = Options::new(options)?;
+        let grace_ms = options.take("grace-ms")?.unwrap_or(GRACE_MS);
+        options.finish()?;
+        self.drive(&header, "stop", Order::Stop { grace_ms }).await
+    }
+
+    /// Ends the VM at once and removes everything that belongs to it.
+    #[zbus(out_args("job"))]
+    async fn delete(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedObjectPath> {
+        Options::new(options)?.finish()?;
+        self.drive(&header, "delete", Order::Delete).await
+    }
+
+    /// The console: a descriptor to read what the guest has written last; with follow b also what comes.
+    #[zbus(out_args("console"))]
+    async fn console(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd> {
+        self.authorize(&header, VM_MANAGE).await?;
+        let mut options = Options::new(options)?;
+        let follow = options.take("follow")?.unwrap_or(false);
+        options.finish()?;
+        let id = self.snapshot().record.id;
+        let console = match self.tools.keepers.connect(&id).await {
+            Ok(keeper) => keeper.stream(&Request::Console { follow }).await?,
+            Err(_) => self.tools.keepers.stored_console(&id)?,
+        };
+        Ok(console.into())
+    }
+
+    /// A stream to the agent, for a peer of the mesh.
+    #[zbus(out_args("channel"))]
+    async fn open_channel(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd> {
+        self.tools.service.authorize(&header, MESH, &[]).await?;
+        Options::new(options)?.finish()?;
+        let view = self.snapshot();
+        if view.state != "running" {
+            let name = &view.record.name;
+            let what = if view.detail.is_empty() { String::new() } else { format!(" ({})", view.detail) };
+            return Err(Error::new(
+                Kind::WrongState,
+                format!("{name} is {}{what}: 'banger vm start {name}' starts it", view.state),
+            ));
+        }
+        Ok(self.tools.keepers.connect(&view.record.id).await?.stream(&Request::Open).await?.into())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> String {
+        self.snapshot().record.id.to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.snapshot().record.name.to_string()
+    }
+
+    /// The uid that it belongs to.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn owner(&self) -> u32 {
+        self.view.borrow().record.owner
+    }
+
+    /// creating, stopped, starting, running, stopping, deleting or failed.
+    #[zbus(property)]
+    fn state(&self) -> String {
+        self.view.borrow().state.to_owned()
+    }
+
+    /// Why it is in this state, where there is something to say.
+    #[zbus(property)]
+    fn detail(&self) -> String {
+        self.snapshot().detail
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image(&self) -> String {
+        self.snapshot().record.image.to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kernel(&self) -> String {
+        self.snapshot().record.kernel.to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn vcpus(&self) -> u32 {
+        self.view.borrow().record.vcpus
+    }
+
+    /// In MiB.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn memory_mib(&self) -> u32 {
+        self.view.borrow().record.memory_mib
+    }
+
+    /// The size the disks may grow to, in MiB.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn disk_mib(&self) -> u64 {
+        self.view.borrow().record.disk_mib
+    }
+
+    /// The guest's address in its network; empty without one.
+    #[zbus(property)]
+    fn address(&self) -> String {
+        self.snapshot().address()
+    }
+
+    /// The address that the VM's name resolves to on this host; empty without one.
+    #[zbus(property)]
+    fn host_address(&self) -> String {
+        self.snapshot().host_address()
+    }
+
+    /// Published ports, HOST:GUEST.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ports(&self) -> Vec<String> {
+        self.snapshot().record.ports.iter().map(ToString::to_string).collect()
+    }
+
+    /// How it runs (qemu-kvm, qemu-tcg); empty while it does not.
+    #[zbus(property)]
+    fn backend(&self) -> String {
+        self.snapshot().backend()
+    }
+
+    /// Deleted when its client is gone.
+    #[zbus(property)]
+    fn ephemeral(&self) -> bool {
+        self.view.borrow().record.client.is_some()
+    }
+
+    /// What the user should know: a missing network, a warning of the guest.
+    #[zbus(property)]
+    fn notes(&self) -> Vec<String> {
+        self.snapshot().notes
+    }
+
+    /// Seconds since the epoch.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn created(&self) -> u64 {
+        self.view.borrow().record.created
+    }
+
+    /// /proc/sys/kernel/random/boot_id of the guest that runs; empty while none does.
+    #[zbus(property)]
+    fn boot_id(&self) -> String {
+        self.snapshot().boot_id
+    }
+}

@@ -1,0 +1,87 @@
+//! `(state, event) → (state, effects)`. An event that means nothing in a state changes nothing: outcomes of what
+//! was overtaken arrive late, and that is ordinary.
+
+use super::{After, Effect, Event, State};
+
+use Effect::{AwaitAgent, Identify, Kill, Launch, Make, Remove, Settle, Shutdown};
+
+const STOPPED: After = After::Stopped { why: None };
+
+/// The next state, and what to do on the way.
+pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
+    match (state, event) {
+        (State::Creating { start, .. }, Event::Delete | Event::ClientGone) => {
+            (State::Creating { start, doomed: true }, vec![])
+        }
+        (State::Creating { doomed: true, .. }, Event::Made(_)) => (State::Removing { why: None }, vec![Remove]),
+        (State::Creating { .. }, Event::Made(Err(why))) => (State::Removing { why: Some(why) }, vec![Remove]),
+        (State::Creating { start: true, .. }, Event::Made(Ok(()))) => {
+            (State::Launching { then: None }, vec![AwaitAgent, Launch])
+        }
+        (State::Creating { start: false, .. }, Event::Made(Ok(()))) => (State::Stopped { why: None }, vec![]),
+        (State::Creating { doomed, .. }, Event::Start) => (State::Creating { start: true, doomed }, vec![]),
+        (State::Creating { doomed, .. }, Event::Stop { .. }) => (State::Creating { start: false, doomed }, vec![]),
+
+        (State::Stopped { .. }, Event::Start) => (State::Launching { then: None }, vec![AwaitAgent, Launch]),
+        (State::Stopped { .. }, Event::Stop { .. }) => (State::Stopped { why: None }, vec![]),
+        (State::Stopped { .. } | State::Stuck { .. }, Event::Delete | Event::ClientGone) => {
+            (State::Removing { why: None }, vec![Remove])
+        }
+
+        (State::Launching { then: None }, Event::Launched(Ok(()))) => (State::Booting, vec![]),
+        (State::Launching { then: Some(then) }, Event::Launched(Ok(()))) => (State::Ending { then }, vec![Kill]),
+        (State::Launching { then: None }, Event::Launched(Err(why))) => {
+            (State::Settling { then: After::Stopped { why: Some(why) } }, vec![Settle])
+        }
+        (State::Launching { then: Some(then) }, Event::Launched(Err(_))) => (State::Settling { then }, vec![Settle]),
+        (State::Launching { .. }, Event::Stop { .. }) => (State::Launching { then: Some(STOPPED) }, vec![]),
+        (State::Launching { .. }, Event::Delete | Event::ClientGone) => {
+            (State::Launching { then: Some(After::Removed) }, vec![])
+        }
+
+        (State::Booting, Event::AgentUp) => (State::Identifying, vec![Identify]),
+        (State::Identifying, Event::Identified(Ok(()))) => (State::Running, vec![]),
+        (State::Identifying, Event::Identified(Err(why))) | (State::Booting | State::Identifying, Event::Late(why)) => {
+            (State::Ending { then: After::Stopped { why: Some(why) } }, vec![Kill])
+        }
+        (State::Booting | State::Identifying, Event::Stop { .. }) => (State::Ending { then: STOPPED }, vec![Kill]),
+
+        (State::Running, Event::Stop { grace_ms }) => (State::Ending { then: STOPPED }, vec![Shutdown { grace_ms }]),
+        (State::Booting | State::Identifying | State::Running, Event::Delete | Event::ClientGone) => {
+            (State::Ending { then: After::Removed }, vec![Kill])
+        }
+        (State::Booting | State::Identifying | State::Running, Event::Exited(why)) => {
+            (State::Settling { then: After::Stopped { why: Some(why) } }, vec![Settle])
+        }
+
+        (State::Ending { then: After::Stopped { .. } }, Event::Delete | Event::ClientGone) => {
+            (State::Ending { then: After::Removed }, vec![Kill])
+        }
+        (State::Ending { then }, Event::Exited(_)) => (State::Settling { then }, vec![Settle]),
+        (State::Settling { .. }, Event::Delete | Event::ClientGone) => {
+            (State::Settling { then: After::Removed }, vec![])
+        }
+        (State::Settling { then: After::Stopped { why } }, Event::Settled) => (State::Stopped { why }, vec![]),
+        (State::Settling { then: After::Removed }, Event::Settled) => (State::Removing { why: None }, vec![Remove]),
+
+        (State::Removing { why }, Event::Removed(Ok(()))) => (State::Gone { why }, vec![]),
+        (State::Removing { .. }, Event::Removed(Err(why))) => (State::Stuck { why }, vec![]),
+
+        (state, _) => (state, vec![]),
+    }
+}
+
+impl State {
+    /// What a VM that is in this state when it comes into the world begins with.
+    pub(crate) fn first_effects(&self) -> Vec<Effect> {
+        match self {
+            State::Creating { .. } => vec![Make],
+            State::Booting => vec![AwaitAgent],
+            State::Ending { then: After::Stopped { .. } } => vec![Shutdown { grace_ms: 0 }],
+            State::Ending { then: After::Removed } => vec![Kill],
+            State::Settling { .. } => vec![Settle],
+            State::Removing { .. } => vec![Remove],
+            _ => vec![],
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the supervisor asks of its peers. Each call has a deadline; waiting for a build has none.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use banger_bus::effects::within;
+use banger_bus::jobs::follow;
+use banger_schemas::VmId;
+use banger_schemas::error::{Kind, Result};
+use banger_schemas::job::Progress;
+use banger_schemas::network::Lease;
+use banger_schemas::options::{Dict, DictBuilder, TRACEPARENT};
+use banger_schemas::{images, network, storage};
+use zbus::Connection;
+
+use crate::record::VmRecord;
+
+/// Peers answer in milliseconds; mke2fs of a first template, or the first start of an uplink, in less than this.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The peers, found on the bus when they are needed.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    connection: Connection,
+}
+
+fn options() -> Dict {
+    DictBuilder::default().set_some(TRACEPARENT, banger_bus::trace::traceparent()).build()
+}
+
+/// Calls a peer's method within the deadline, errors becoming ours.
+macro_rules! call {
+    ($what:expr, $call:expr) => {
+        within($what, ANSWER, async { Ok($call.await?) }).await
+    };
+}
+
+impl Peers {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Peers { connection }
+    }
+
+    async fn images(&self) -> Result<images::ManagerProxy<'static>> {
+        Ok(images::ManagerProxy::new(&self.connection).await?)
+    }
+
+    async fn storage(&self) -> Result<storage::ManagerProxy<'static>> {
+        Ok(storage::ManagerProxy::new(&self.connection).await?)
+    }
+
+    async fn network(&self) -> Result<network::ManagerProxy<'static>> {
+        Ok(network::ManagerProxy::new(&self.connection).await?)
+    }
+
+    /// Has image and kernel fetched or built if need be, and binds them to the VM.
+    pub(crate) async fn claim_image(&self, vm: &VmRecord, mut progress: impl FnMut(Progress)) -> Result<()> {
+        let images = self.images().await?;
+        let (image, kernel) = (vm.image.as_str(), vm.kernel.as_str());
+        let job = call!("asking for the kernel", images.pull_kernel(kernel, options()))?;
+        follow(&self.connection, images::NAME, job, &mut progress).await?;
+        let job = call!("asking for the image", images.pull(image, options()))?;
+        follow(&self.connection, images::NAME, job, &mut progress).await?;
+        call!("binding the image", images.claim(vm.id.as_str(), image, kernel, options()))
+    }
+
+    /// Kernel, initramfs, image.
+    pub(crate) async fn open_image(&self, vm: &VmId) -> Result<[OwnedFd; 3]> {
+        let images = self.images().await?;
+        let (kernel, initramfs, image) = call!("opening the image", images.open(vm.as_str(), options()))?;
+        Ok([kernel.into(), initramfs.into(), image.into()])
+    }
+
+    pub(crate) async fn create_disks(&self, vm: &VmRecord) -> Result<()> {
+        let storage = self.storage().await?;
+        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, options()))
+    }
+
+    /// System disk, work disk.
+    pub(crate) async fn open_disks(&self, vm: &VmId) -> Result<[OwnedFd; 2]> {
+        let storage = self.storage().await?;
+        let (system, work) = call!("opening the disks", storage.open(vm.as_str(), options()))?;
+        Ok([system.into(), work.into()])
+    }
+
+    /// The VM's place in the network. `Ok(Err(why))`: VMs can have none here.
+    pub(crate) async fn reserve(&self, vm: &VmRecord) -> Result<Result<Lease, String>> {
+        let network = self.network().await?;
+        let refusal = call!("asking for a network", network.probe())?;
+        if !refusal.is_empty() {
+            return Ok(Err(refusal));
+        }
+        let ports: Vec<String> = vm.ports.iter().map(ToString::to_string).collect();
+        let mut options = options();
+        options.extend(DictBuilder::default().set("ports", ports).build());
+        let lease = call!("reserving an address", network.reserve(vm.id.as_str(), options))?;
+        Lease::from_dict(lease).map(Ok)
+    }
+
+    pub(crate) async fn open_tap(&self, vm: &VmId) -> Result<OwnedFd> {
+        let network = self.network().await?;
+        Ok(call!("making the network device", network.open_tap(vm.as_str(), options()))?.into())
+    }
+
+    pub(crate) async fn close_tap(&self, vm: &VmId) -> Result<()> {
+        let network = self.network().await?;
+        call!("removing the network device", network.close_tap(vm.as_str(), options()))
+    }
+
+    /// Gives back everything that peers hold for a VM. Goes through all of them, and tells the first failure.
+    pub(crate) async fn release(&self, vm: &VmId) -> Result<()> {
+        let network = async {
+            let network = self.network().await?;
+            call!("releasing the address", network.release(vm.as_str(), options()))
+        };
+        let storage = async {
+            let storage = self.storage().await?;
+            call!("removing the disks", storage.delete(vm.as_str(), options()))
+        };
+        let images = async {
+            let images = self.images().await?;
+            call!("releasing the image", images.release(vm.as_str(), options()))
+        };
+        let (network, storage, images) = tokio::join!(network, storage, images);
+        network.and(storage).and(images)
+    }
+
+    /// Every VM that some peer holds something for.
+    pub(crate) async fn holders(&self) -> Result<Vec<VmId>> {
+        let images = self.images().await?;
+        let storage = self.storage().await?;
+        let network = self.network().await?;
+        let mut holders = call!("listing claims", images.holders())?;
+        holders.extend(call!("listing disks", storage.usage())?.into_iter().map(|(holder, _, _)| holder));
+        holders.extend(call!("listing leases", network.holders())?);
+        holders.sort();
+        holders.dedup();
+        Ok(holders.iter().filter_map(|h| h.parse().ok()).collect())
+    }
+}
+
+/// A peer that is not there: what it holds is not known, so nothing may be concluded.
+pub(crate) fn is_missing(error: &banger_schemas::error::Error) -> bool {
+    matches!(error.kind, Kind::Unavailable | Kind::Timeout)
+}
