@@ -1,0 +1,42 @@
+//! The D-Bus face of the name server. Reads the zone that is being served; changes nothing.
+
+use std::sync::Arc;
+
+use banger_bus::Service;
+use banger_schemas::action::VIEW;
+use banger_schemas::error::Result;
+use tokio::sync::watch;
+use zbus::interface;
+use zbus::message::Header;
+
+use crate::zone::Zone;
+
+#[derive(Debug)]
+pub(crate) struct Manager {
+    service: Service,
+    listen: String,
+    zones: watch::Receiver<Arc<Zone>>,
+}
+
+impl Manager {
+    pub(crate) fn new(service: Service, listen: String, zones: watch::Receiver<Arc<Zone>>) -> Self {
+        Manager { service, listen, zones }
+    }
+}
+
+#[interface(name = "dev.banger.Dns1.Manager")]
+impl Manager {
+    /// Name and address of every VM that is served.
+    #[zbus(out_args("names"))]
+    async fn list(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<(String, String)>> {
+        self.service.authorize(&header, VIEW, &[]).await?;
+        let zone = self.zones.borrow().clone();
+        Ok(zone.hosts().map(|(name, address)| (name.to_string(), address.to_string())).collect())
+    }
+
+    /// Where it listens, `ADDRESS:PORT`, UDP and TCP; empty while it does not.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn listen(&self) -> String {
+        self.listen.clone()
+    }
+}
