@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use banger_images::build::{
-    Cancel, Digest, ImageRecipe, Progress, Settings, Store, Unit, build_image, build_kernel, kernel, pack_initramfs,
-    recipe, verify_image, verify_kernel,
+    Cancel, ImageRecipe, Progress, Settings, Store, Unit, build_image, build_kernel, kernel, pack_initramfs, recipe,
+    verify_image, verify_kernel,
 };
 
 struct Shown(Instant);
@@ -52,9 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let packing = Instant::now();
         let stage = store.stage()?;
         let initramfs = stage.path().join("initramfs.cpio");
-        pack_initramfs(&place.join(kernel::MODULES), Path::new(&agent), &initramfs)?;
-        let digest = Digest::of_file(&initramfs, &shown, &cancel)?;
-        println!("{:?}  {:?}", packing.elapsed(), store.publish(stage, &digest)?);
+        let packed = pack_initramfs(&place.join(kernel::MODULES), Path::new(&agent), &initramfs)?;
+        println!("{:?}  {:?}", packing.elapsed(), store.publish(stage, &packed.digest)?);
     }
     for name in args {
         let begun = Instant::now();

@@ -73,6 +73,36 @@ pub(crate) mod tests {
         elf
     }
 
+    /// A kernel module that says `depends=needs` and nothing else.
+    pub(crate) fn small_module(needs: &str) -> Vec<u8> {
+        let mut elf = vec![0; 64];
+        elf[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
+        elf[16..20].copy_from_slice(&[1, 0, 62, 0]); // ET_REL, x86-64
+        elf[20] = 1;
+        elf[52] = 64; // e_ehsize
+        elf[58] = 64; // e_shentsize
+        elf[60] = 3; // e_shnum
+        elf[62] = 2; // e_shstrndx
+        let info = format!("license=GPL\0depends={needs}\0name=x\0");
+        let names = b"\0.modinfo\0.shstrtab\0";
+        elf.extend(info.as_bytes());
+        elf.extend(names);
+        let table = elf.len() as u64;
+        elf[40..48].copy_from_slice(&table.to_le_bytes()); // e_shoff
+        let section = |name: u32, kind: u32, offset: usize, length: usize| {
+            let mut header = [0; 64];
+            header[..4].copy_from_slice(&name.to_le_bytes());
+            header[4..8].copy_from_slice(&kind.to_le_bytes());
+            header[24..32].copy_from_slice(&(offset as u64).to_le_bytes());
+            header[32..40].copy_from_slice(&(length as u64).to_le_bytes());
+            header
+        };
+        elf.extend(section(0, 0, 0, 0));
+        elf.extend(section(1, 1, 64, info.len())); // SHT_PROGBITS
+        elf.extend(section(10, 3, 64 + info.len(), names.len())); // SHT_STRTAB
+        elf
+    }
+
     #[test]
     fn a_whole_kernel_passes_and_a_short_one_does_not() {
         let kernel = small_elf(4096);

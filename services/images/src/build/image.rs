@@ -29,10 +29,11 @@ const UNWANTED: &[&str] = &[
 /// /usr is merged before the first package comes, as an installer does it.
 const MERGE_USR: &str = r#"cd "$1" && for d in bin lib lib64 sbin; do mkdir -p usr/$d && ln -s usr/$d $d; done"#;
 
-/// What must not be shared between VMs, or tells of the host that built: keys, ids, names, logs.
+/// What must not be shared between VMs, or tells of the host that built: keys, ids, names, logs. And what has other
+/// bytes each time although it means the same: caches, and what the Python installer compiled of itself on the way.
 const ANONYMISE: &str = r#"cd "$1" && rm -f etc/ssh/ssh_host_*_key* && : >etc/machine-id && : >etc/hostname &&
     : >etc/resolv.conf && rm -f var/lib/dbus/machine-id var/cache/ldconfig/aux-cache var/cache/debconf/*-old &&
-    find var/log -type f -delete"#;
+    find var/log -type f -delete && rm -rf usr/share/python3/debpython/__pycache__"#;
 
 /// Mount points of the guest; whatever building left in them is not part of the image.
 const MOUNT_POINTS: &str = "--exclude-regex=^(dev|proc|run|sys|tmp)/.";
@@ -61,7 +62,7 @@ pub fn build_image(
     mmdebstrap::require()?;
     let folder = out.parent().unwrap_or(Path::new("."));
     let scratch = Scratch::for_tree(folder)?;
-    scratch::require_room(&[(scratch.path(), recipe.tree_room), (folder, recipe.image_room)])?;
+    scratch::require_room(&[(scratch.parent(), recipe.tree_room), (folder, recipe.image_room)])?;
 
     let tree = scratch.path().join("tree");
     let mut bootstrap = Bootstrap::new(recipe.variant, "directory", recipe.packages, recipe.epoch, scratch.path())
@@ -76,7 +77,7 @@ pub fn build_image(
         bootstrap = bootstrap.arg(format!("--customize-hook=ln -sf /dev/null \"$1/etc/systemd/system/{unit}\""));
     }
     let command = bootstrap.into_command(recipe.suite, &tree, &settings.mirrors);
-    process::run(command, cancel, &mut mmdebstrap::stages(progress))?;
+    process::run("mmdebstrap", command, cancel, &mut mmdebstrap::stages(progress))?;
 
     // Others may write to the file until it is finished (see `make`), so it lies where nobody else gets to.
     let private = tempfile::tempdir_in(folder).at(folder)?;
@@ -107,7 +108,7 @@ fn make(tree: &Path, out: &Path, epoch: u64, cancel: &Cancel) -> Result<()> {
     // Times later than this become this, and the file system gets it as its own.
     mkfs.env("SOURCE_DATE_EPOCH", epoch.to_string());
     mkfs.stdin(Stdio::from(file.try_clone().at(out)?));
-    process::run(mkfs, cancel, &mut |_| ())?;
+    process::run("mkfs.erofs", mkfs, cancel, &mut |_| ())?;
     file.set_permissions(Permissions::from_mode(0o444)).at(out)?;
     file.sync_all().at(out)
 }

@@ -7,15 +7,17 @@ use std::path::Path;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
+use super::digest::FileRecord;
 use super::elf;
 use super::error::{At, BuildError, Result};
+use super::progress::{Cancel, Silent};
 
 /// The agent is a few megabytes.
 const MAX_AGENT: u64 = 64 << 20;
 
 /// Writes an initramfs with `agent` (a static program) as `/init` and the archive `modules` of a kernel to `out`.
 /// The same inputs give the same bytes.
-pub fn pack_initramfs(modules: &Path, agent: &Path, out: &Path) -> Result<()> {
+pub fn pack_initramfs(modules: &Path, agent: &Path, out: &Path) -> Result<FileRecord> {
     let mut program = Vec::new();
     File::open(agent).and_then(|file| file.take(MAX_AGENT + 1).read_to_end(&mut program)).at(agent)?;
     if program.len() as u64 > MAX_AGENT {
@@ -36,7 +38,8 @@ pub fn pack_initramfs(modules: &Path, agent: &Path, out: &Path) -> Result<()> {
     io::copy(&mut modules_file, &mut rest).at(out)?;
     rest.flush().at(out)?;
     drop(rest);
-    file.sync_all().at(out)
+    file.sync_all().at(out)?;
+    FileRecord::of(out, &Silent, &Cancel::default())
 }
 
 /// Writes the archive of modules, given in the order in which they are to be loaded.
@@ -132,10 +135,9 @@ mod tests {
         fs::write(&agent, small_elf(4096)).unwrap();
         pack_modules(&modules, &[("zeta".into(), vec![1; 5]), ("alpha".into(), vec![2; 8])]).unwrap();
         check_modules(&modules).unwrap();
-        pack_initramfs(&modules, &agent, &out).unwrap();
-        pack_initramfs(&modules, &agent, &again).unwrap();
+        let packed = pack_initramfs(&modules, &agent, &out).unwrap();
+        assert_eq!(pack_initramfs(&modules, &agent, &again).unwrap(), packed);
         let bytes = fs::read(&out).unwrap();
-        assert!(bytes == fs::read(&again).unwrap());
         let entries = list(&bytes);
         let names: Vec<&str> = entries.iter().map(|entry| entry.0.as_str()).collect();
         assert_eq!(

@@ -1,9 +1,8 @@
 //! A kernel for VMs out of a Debian package: the plain `vmlinux`, and the modules that a guest needs to find its
 //! disks, in one archive for the initramfs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Digest, FileRecord};
 use super::error::{At, BuildError, Result};
 use super::mmdebstrap::{self, Bootstrap};
-use super::modules::{ModuleInfo, load_order, module_name};
+use super::modules::load_order;
+use super::package::Package;
 use super::process;
-use super::progress::{Cancel, Progress, Unit};
+use super::progress::{Cancel, Progress};
 use super::recipe::{KernelRecipe, Settings};
 use super::scratch::{self, Scratch};
 use super::{bzimage, elf, initramfs};
@@ -22,11 +22,6 @@ use super::{bzimage, elf, initramfs};
 pub const VMLINUX: &str = "vmlinux";
 /// The archive of its modules.
 pub const MODULES: &str = "modules.cpio";
-
-const MAX_BZIMAGE: u64 = 128 << 20;
-const MAX_MODULE: u64 = 64 << 20;
-const MAX_MODULES: u64 = 1 << 30;
-const MAX_LIST: u64 = 1 << 20;
 
 /// What was built, and how to recognise it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,14 +52,14 @@ pub fn build_kernel(
 ) -> Result<KernelManifest> {
     mmdebstrap::require()?;
     let scratch = Scratch::for_tree(out)?;
-    scratch::require_room(&[(scratch.path(), recipe.room)])?;
+    scratch::require_room(&[(scratch.parent(), recipe.room)])?;
     let command = Bootstrap::new("extract", "tar", &[recipe.package], recipe.epoch, scratch.path()).into_command(
         recipe.suite,
         Path::new("-"),
         &settings.mirrors,
     );
     let mut spool = tempfile::tempfile_in(out).at(out)?;
-    let package = process::run_reading(command, cancel, &mut mmdebstrap::stages(progress), |output| {
+    let package = process::run_reading("mmdebstrap", command, cancel, &mut mmdebstrap::stages(progress), |output| {
         Package::read(output, &mut spool, progress, cancel)
     })?;
     drop(scratch);
@@ -106,75 +101,38 @@ pub fn verify_kernel(folder: &Path, manifest: &KernelManifest) -> Result<()> {
     initramfs::check_modules(&modules)
 }
 
-/// What is needed of a kernel package.
-#[derive(Default)]
-struct Package {
-    /// Its release, and the bzImage.
-    kernel: Option<(String, Vec<u8>)>,
-    modules: BTreeMap<String, Spooled>,
-    builtin: BTreeSet<String>,
-}
-
-/// A module's place in the spool: which ones are needed is known only when all have been seen.
-struct Spooled {
-    needs: Vec<String>,
-    offset: u64,
-    length: usize,
-}
-
-impl Package {
-    fn read(tar: &mut impl Read, spool: &mut File, progress: &dyn Progress, cancel: &Cancel) -> Result<Self> {
-        let mut package = Package::default();
-        let mut end = 0;
-        let mut archive = tar::Archive::new(tar);
-        for entry in archive.entries().when("the kernel package")? {
-            cancel.check()?;
-            let mut entry = entry.when("the kernel package")?;
-            if entry.header().entry_type() != tar::EntryType::Regular {
-                continue;
-            }
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let path = path.trim_start_matches("./");
-            progress.amount(entry.raw_file_position(), None, Unit::Bytes);
-            if let Some(release) = path.strip_prefix("boot/vmlinuz-") {
-                if package.kernel.is_some() {
-                    return Err(BuildError::unsupported("the kernel package", "it has more than one kernel"));
-                }
-                package.kernel = Some((release.to_owned(), read(&mut entry, path, MAX_BZIMAGE)?));
-            } else if path.starts_with("lib/modules/") && path.ends_with("/modules.builtin") {
-                let list = read(&mut entry, path, MAX_LIST)?;
-                package.builtin.extend(String::from_utf8_lossy(&list).lines().map(module_name));
-            } else if path.starts_with("lib/modules/") && path.ends_with(".ko") {
-                let bytes = read(&mut entry, path, MAX_MODULE)?;
-                let info = ModuleInfo::read(path, &bytes)?;
-                spool.write_all(&bytes).when("the modules")?;
-                let found = Spooled { needs: info.needs, offset: end, length: bytes.len() };
-                package.modules.insert(info.name, found);
-                end += bytes.len() as u64;
-                if end > MAX_MODULES {
-                    return Err(BuildError::unsupported("the kernel package", "its modules take over 1 GiB"));
-                }
-            } else if path.ends_with(".ko.xz") || path.ends_with(".ko.zst") {
-                return Err(BuildError::unsupported("the kernel package", "its modules are compressed"));
-            }
-        }
-        Ok(package)
-    }
-}
-
-fn read(entry: &mut impl Read, path: &str, most: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    entry.take(most + 1).read_to_end(&mut bytes).when(path)?;
-    if bytes.len() as u64 > most {
-        return Err(BuildError::unsupported(path, format!("it is larger than {} MiB", most >> 20)));
-    }
-    Ok(bytes)
-}
-
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).at(path)
 }
 
 fn no_kernel(recipe: &KernelRecipe) -> BuildError {
     BuildError::corrupt(format!("the package {}", recipe.package), "there is no kernel in it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Silent;
+    use crate::build::elf::tests::small_elf;
+
+    #[test]
+    fn a_kernel_that_lost_bytes_is_seen_before_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let [vmlinux, modules] = [VMLINUX, MODULES].map(|name| folder.path().join(name));
+        write(&vmlinux, &small_elf(40_000)).unwrap();
+        initramfs::pack_modules(&modules, &[]).unwrap();
+        let record = |path| FileRecord::of(path, &Silent, &Cancel::default()).unwrap();
+        let manifest = KernelManifest {
+            recipe: "r".into(),
+            release: "6.1".into(),
+            vmlinux: record(&vmlinux),
+            modules: record(&modules),
+            module_names: Vec::new(),
+        };
+        verify_kernel(folder.path(), &manifest).unwrap();
+        write(&vmlinux, &small_elf(40_000)[..39_999]).unwrap();
+        assert!(matches!(verify_kernel(folder.path(), &manifest), Err(BuildError::Corrupt { .. })));
+        write(&vmlinux, &vec![0; 40_000]).unwrap();
+        assert!(matches!(verify_kernel(folder.path(), &manifest), Err(BuildError::Corrupt { .. })));
+    }
 }

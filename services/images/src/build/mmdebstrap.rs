@@ -2,6 +2,7 @@
 //! for an ordinary user one with a range of subordinate ids.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -89,17 +90,23 @@ pub(super) fn inside(name: &str) -> Command {
     command
 }
 
-/// Removes what is in the folders within `path` that belong to subordinate ids; their owners alone may do that.
+/// Empties the folders anywhere in `path` that belong to subordinate ids; their owners alone may do that.
 pub(super) fn empty_foreign(path: &Path) -> Result<()> {
     let me = geteuid().as_raw();
     for entry in fs::read_dir(path).at(path)? {
         let entry = entry.at(path)?;
+        // Of the entry itself, not of what it may point to.
         let found = entry.metadata().at(&entry.path())?;
-        if found.is_dir() && std::os::unix::fs::MetadataExt::uid(&found) != me {
-            let mut find = inside("find");
-            find.arg(entry.path()).args(["-xdev", "-mindepth", "1", "-delete"]);
-            process::run(find, &Cancel::default(), &mut |_| ())?;
+        if !found.is_dir() {
+            continue;
         }
+        if found.uid() == me {
+            empty_foreign(&entry.path())?;
+            continue;
+        }
+        let mut find = inside("find");
+        find.arg(entry.path()).args(["-xdev", "-mindepth", "1", "-delete"]);
+        process::run("find", find, &Cancel::default(), &mut |_| ())?;
     }
     Ok(())
 }

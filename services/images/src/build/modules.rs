@@ -120,6 +120,17 @@ mod tests {
     }
 
     #[test]
+    fn a_module_says_what_it_needs() {
+        let read = |needs: &str| ModuleInfo::read("kernel/a-b.ko", &elf::tests::small_module(needs)).unwrap();
+        assert_eq!(read("virtio,virtio-ring").needs, ["virtio", "virtio_ring"]);
+        assert_eq!(read(""), ModuleInfo { name: "a_b".into(), needs: Vec::new() });
+        let whole = elf::tests::small_module("virtio");
+        for length in 0..whole.len() {
+            assert!(ModuleInfo::read("a.ko", &whole[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_module_are_damaged() {
         assert!(matches!(ModuleInfo::read("x.ko", b"\x7fELF"), Err(BuildError::Corrupt { .. })));
         assert!(ModuleInfo::read("x.ko", &elf::tests::small_elf(4096)).is_err());

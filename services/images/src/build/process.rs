@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::error::{At, BuildError, Result};
+use super::messages::Messages;
 use super::progress::Cancel;
 
 /// How long a program may take to clean up after itself once it was asked to end.
@@ -38,25 +39,25 @@ pub(super) fn require(program: &'static str, package: &'static str) -> Result<()
 }
 
 /// Runs `command` for what it does; its output is of no interest.
-pub(super) fn run(command: Command, cancel: &Cancel, line: &mut dyn FnMut(&str)) -> Result<()> {
-    run_reading(command, cancel, line, |_| Ok(()))
+pub(super) fn run(program: &str, command: Command, cancel: &Cancel, line: &mut dyn FnMut(&str)) -> Result<()> {
+    run_reading(program, command, cancel, line, |_| Ok(()))
 }
 
 /// Runs `command` and gives its output to `consume`, on another thread. An error of the program goes before the
-/// errors that follow from its early end.
+/// errors that follow from its early end. `program` is what people know it by.
 pub(super) fn run_reading<T: Send>(
+    program: &str,
     mut command: Command,
     cancel: &Cancel,
     line: &mut dyn FnMut(&str),
     consume: impl FnOnce(&mut Output<'_>) -> Result<T> + Send,
 ) -> Result<T> {
     cancel.check()?;
-    let program = command.get_program().to_string_lossy().into_owned();
     // A group of its own: an end that is asked for reaches all of it, and a ^C at the terminal reaches only us.
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().when(&program)?;
+    let mut child = command.spawn().when(program)?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(io::Error::from(io::ErrorKind::BrokenPipe)).when(&program);
+        return Err(io::Error::from(io::ErrorKind::BrokenPipe)).when(program);
     };
     let over = AtomicBool::new(false);
     let mut log = VecDeque::new();
@@ -84,13 +85,17 @@ pub(super) fn run_reading<T: Send>(
         }
     });
     cancel.check()?;
-    let status = status.when(&program)?;
-    let consumed = consumed.unwrap_or_else(|| Err(io::Error::other("reading failed")).when(&program));
+    let status = status.when(program)?;
+    let consumed = consumed.unwrap_or_else(|| Err(io::Error::other("reading failed")).when(program));
     if consumed.is_err() && !ended {
         return consumed;
     }
     if !status.success() {
-        return Err(BuildError::Failed { program, status: status.to_string(), log: Vec::from(log).join("\n") });
+        return Err(BuildError::Failed {
+            program: program.to_owned(),
+            status: status.to_string(),
+            log: Vec::from(log).join("\n"),
+        });
     }
     consumed
 }
@@ -103,7 +108,7 @@ fn watch(
     line: &mut dyn FnMut(&str),
 ) -> io::Result<ExitStatus> {
     let group = Pid::from_raw(child.id().cast_signed());
-    let mut messages = Messages { pipe: Some(stderr), partial: Vec::new() };
+    let mut messages = Messages::new(stderr);
     let mut asked: Option<Instant> = None;
     loop {
         messages.read(TICK, line)?;
@@ -150,49 +155,7 @@ impl Read for Output<'_> {
     }
 }
 
-/// The lines of a program's standard error.
-struct Messages {
-    pipe: Option<ChildStderr>,
-    partial: Vec<u8>,
-}
-
-impl Messages {
-    /// Waits up to `ticks` milliseconds for something to read; says whether there was something.
-    fn read(&mut self, ticks: u8, line: &mut dyn FnMut(&str)) -> io::Result<bool> {
-        let Some(pipe) = &mut self.pipe else {
-            poll(&mut [], PollTimeout::from(ticks))?;
-            return Ok(false);
-        };
-        if !readable(pipe, ticks)? {
-            return Ok(false);
-        }
-        let mut chunk = [0; 8192];
-        let read = pipe.read(&mut chunk)?;
-        if read == 0 {
-            self.pipe = None;
-            return Ok(false);
-        }
-        for byte in &chunk[..read] {
-            match byte {
-                b'\n' | b'\r' => self.flush(line),
-                // A line without end must not fill the memory.
-                _ if self.partial.len() < 64 * 1024 => self.partial.push(*byte),
-                _ => {}
-            }
-        }
-        Ok(true)
-    }
-
-    fn flush(&mut self, line: &mut dyn FnMut(&str)) {
-        let text = String::from_utf8_lossy(&self.partial).trim().to_owned();
-        self.partial.clear();
-        if !text.is_empty() {
-            line(&text);
-        }
-    }
-}
-
-fn readable(pipe: &impl AsFd, ticks: u8) -> io::Result<bool> {
+pub(super) fn readable(pipe: &impl AsFd, ticks: u8) -> io::Result<bool> {
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, PollTimeout::from(ticks)) {
         Ok(ready) => Ok(ready > 0),
@@ -215,6 +178,7 @@ mod tests {
     fn messages_and_output_both_arrive() {
         let mut lines = Vec::new();
         let output = run_reading(
+            "sh",
             shell("echo one >&2; printf body; echo two >&2; printf three >&2"),
             &Cancel::default(),
             &mut |line| lines.push(line.to_owned()),
@@ -227,7 +191,7 @@ mod tests {
     #[test]
     fn a_failure_brings_the_last_lines() {
         let failing = shell("for i in $(seq 100); do echo line $i >&2; done; exit 3");
-        let error = run(failing, &Cancel::default(), &mut |_| ()).unwrap_err();
+        let error = run("sh", failing, &Cancel::default(), &mut |_| ()).unwrap_err();
         let BuildError::Failed { status, log, .. } = error else { panic!("{error}") };
         assert!(status.contains('3'));
         assert_eq!(log.lines().count(), TAIL);
@@ -240,9 +204,9 @@ mod tests {
             let text = io::read_to_string(output).when("output")?;
             Err::<(), _>(BuildError::corrupt("the stream", text))
         };
-        let ended = run_reading(shell("printf half; exit 1"), &Cancel::default(), &mut |_| (), fail);
+        let ended = run_reading("sh", shell("printf half; exit 1"), &Cancel::default(), &mut |_| (), fail);
         assert!(matches!(ended, Err(BuildError::Failed { .. })));
-        let refused = run_reading(shell("yes"), &Cancel::default(), &mut |_| (), |_| {
+        let refused = run_reading("sh", shell("yes"), &Cancel::default(), &mut |_| (), |_| {
             Err::<(), _>(BuildError::corrupt("the stream", "unwanted"))
         });
         assert!(matches!(refused, Err(BuildError::Corrupt { .. })));
@@ -253,7 +217,7 @@ mod tests {
         let cancel = Cancel::default();
         let begun = Instant::now();
         let mut pid = String::new();
-        let result = run(shell("sleep 1000 & echo $! >&2; wait"), &cancel, &mut |line| {
+        let result = run("sh", shell("sleep 1000 & echo $! >&2; wait"), &cancel, &mut |line| {
             pid = line.to_owned();
             cancel.cancel();
         });
@@ -266,7 +230,7 @@ mod tests {
     #[test]
     fn a_stray_that_holds_the_pipes_is_not_waited_for() {
         let begun = Instant::now();
-        run(shell("setsid sleep 20 & exit 0"), &Cancel::default(), &mut |_| ()).unwrap();
+        run("sh", shell("setsid sleep 20 & exit 0"), &Cancel::default(), &mut |_| ()).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 

@@ -71,8 +71,8 @@ pub const IMAGES: &[ImageRecipe] = &[
         packages: &["?essential", "usr-is-merged", "iproute2", "mount", "procps"],
         masked_units: &[],
         epoch: EPOCH,
-        tree_room: 400 << 20,
-        image_room: 128 << 20,
+        tree_room: 300 << 20,
+        image_room: 96 << 20,
     },
     // The default: a Debian that a developer feels at home in. No udev: every device of a microVM is there from
     // the start, and its units would be waited for.
@@ -115,8 +115,6 @@ pub const IMAGES: &[ImageRecipe] = &[
             "apt-daily.timer",
             "dev-hugepages.mount",
             "dpkg-db-backup.timer",
-            "e2scrub_all.timer",
-            "e2scrub_reap.service",
             "fstrim.timer",
             "getty.target",
             "proc-sys-fs-binfmt_misc.automount",
@@ -133,8 +131,8 @@ pub const IMAGES: &[ImageRecipe] = &[
             "systemd-repart.service",
         ],
         epoch: EPOCH,
-        tree_room: 1400 << 20,
-        image_room: 900 << 20,
+        tree_room: 1000 << 20,
+        image_room: 640 << 20,
     },
 ];
 

@@ -54,6 +54,11 @@ impl Scratch {
         &self.path
     }
 
+    /// The folder that it was made in.
+    pub(super) fn parent(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     /// Gives the folder up: it has been moved elsewhere and stays.
     pub(super) fn keep(mut self) {
         self.lock = None;
@@ -93,7 +98,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes what crashed builds of this user left in `folder`; says how many.
+/// Removes what crashed builds of this user left in `folder`; says how many things.
 pub(super) fn sweep(folder: &Path) -> Result<usize> {
     let me = nix::unistd::geteuid().as_raw();
     let mut removed = 0;
@@ -106,9 +111,13 @@ pub(super) fn sweep(folder: &Path) -> Result<usize> {
         }
         let path = entry.path();
         let unused = File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok());
-        if unused {
-            remove_tree(&path)?;
-            removed += 1;
+        if !unused {
+            continue;
+        }
+        match remove_tree(&path) {
+            Ok(()) => removed += 1,
+            // A build whose service was killed may go on for a while; then it is for the next sweep.
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a leftover could not be removed yet"),
         }
     }
     Ok(removed)
