@@ -17,6 +17,9 @@ const PERMITS: usize = 64;
 /// A handler steps and never awaits, so an answer takes microseconds; this long means something is wrong.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// An answer that is an effect on a busy host.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A bounded, timed way to ask an actor.
 pub struct Door<A: Actor> {
     addr: Addr<A>,
@@ -41,7 +44,12 @@ impl<A: Actor> Door<A> {
         Door::bounded(addr, PERMITS, DEADLINE)
     }
 
-    pub fn bounded(addr: Addr<A>, permits: usize, deadline: Duration) -> Self {
+    /// For an actor whose answers are effects on the host (files, links), which take as long as the host does.
+    pub fn patient(addr: Addr<A>) -> Self {
+        Door::bounded(addr, PERMITS, PATIENCE)
+    }
+
+    fn bounded(addr: Addr<A>, permits: usize, deadline: Duration) -> Self {
         Door { addr, permits: Arc::new(Semaphore::new(permits)), deadline }
     }
 

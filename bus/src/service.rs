@@ -128,6 +128,16 @@ pub fn owner(caller: &Caller, own_uid: u32, options: &mut Options) -> Result<u32
     }
 }
 
+/// What a service leaves to be put away in order when it stops.
+pub trait Running {
+    /// Called while the service is still on the bus.
+    fn stop(self) -> impl Future<Output = ()>;
+}
+
+impl Running for () {
+    async fn stop(self) {}
+}
+
 /// Runs one service on this thread until `shutdown`, or until the bus goes away. `start` builds its actors and
 /// publishes its objects; what it returns lives as long as the service. `ready` hears how the start went.
 pub fn run<T, F, Fut>(
@@ -141,6 +151,7 @@ pub fn run<T, F, Fut>(
 where
     F: FnOnce(Service) -> Fut,
     Fut: Future<Output = Result<T>>,
+    T: Running,
 {
     let (name, path) = place;
     actix::System::new().block_on(async {
@@ -164,7 +175,7 @@ where
             () = shutdown => tracing::info!(name, "stopping"),
             () = service.connection.closed() => tracing::warn!(name, "the bus went away"),
         }
-        drop(running);
+        running.stop().await;
         // Those who ask from now on must find the next owner, not a name without a service behind it.
         drop(service.connection.release_name(name).await);
         Ok(())
@@ -177,6 +188,7 @@ pub fn main<T, F, Fut>(program: &'static str, place: (&'static str, &'static str
 where
     F: FnOnce(Service) -> Fut,
     Fut: Future<Output = Result<T>>,
+    T: Running,
 {
     let _trace = crate::trace::init(program, std::io::stderr);
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -30,7 +30,8 @@ pub fn init<W>(service: &'static str, writer: W) -> Guard
 where
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_from_env("BANGER_LOG").unwrap_or_else(|_| EnvFilter::new("info,zbus=warn,busd=warn"));
+    let filter = EnvFilter::try_from_env("BANGER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,zbus=warn,busd=warn,hickory_server=warn"));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).with_filter(filter);
     let provider = exporter(service);
     let spans = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer(service)));

@@ -30,6 +30,10 @@ pub struct Running {
     _tasks: JoinSet<()>,
 }
 
+impl banger_bus::service::Running for Running {
+    async fn stop(self) {}
+}
+
 /// Builds the service: a port to answer on, the actor that owns the names, what feeds it, its face.
 pub async fn start(service: Service) -> Result<Running> {
     let sockets = port::bind(dns::PORT).await?;

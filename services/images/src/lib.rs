@@ -36,7 +36,7 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     })
     .await?;
     let claims = claims(&records).await?;
-    let door = Door::new(actor::Images::new(catalog, records, entries, claims).start());
+    let door = Door::patient(actor::Images::new(catalog, records, entries, claims).start());
     service.publish(images::PATH, interface::Manager::new(service.clone(), door)).await
 }
 

@@ -19,6 +19,6 @@ pub const PLACE: (&str, &str) = (storage::NAME, storage::PATH);
 pub async fn start(service: Service, state: &Path) -> Result<()> {
     let folder = state.join("disks");
     let disks = banger_bus::effects::blocking(move || disks::Disks::open(folder)).await?;
-    let door = Door::new(actor::Storage::new(disks).start());
+    let door = Door::patient(actor::Storage::new(disks).start());
     service.publish(storage::PATH, interface::Manager::new(service.clone(), door)).await
 }

@@ -1,0 +1,153 @@
+//! The network's effects: one at a time, always towards the newest rules, each safe to repeat.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use banger_bus::Records;
+use banger_bus::effects::blocking;
+use banger_schemas::VmId;
+use banger_schemas::error::{Error, Kind, Result};
+use tokio::sync::{Mutex, watch};
+
+use crate::host::{Error as HostError, Host, address};
+use crate::record::{Last, LeaseRecord};
+use crate::render::{Publication, Ruleset};
+use crate::table::publications;
+
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Error {
+        let kind = match &error {
+            HostError::Refused(_) => Kind::Unavailable,
+            HostError::PortTaken(_) => Kind::InUse,
+            HostError::PortPrivileged(_) => Kind::NotAuthorized,
+            HostError::Timeout { .. } => Kind::Timeout,
+            HostError::NoNamespace => Kind::Gone,
+            _ => Kind::Internal,
+        };
+        Error::new(kind, error.to_string())
+    }
+}
+
+/// What works on the host. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Effects {
+    host: Arc<dyn Host>,
+    records: Records,
+    /// The newest rules, as the actor wants them.
+    rules: Arc<watch::Sender<Ruleset>>,
+    /// Changes of the host are made one after the other.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Effects {
+    pub(crate) fn new(host: Arc<dyn Host>, records: Records, rules: Ruleset) -> Self {
+        Effects { host, records, rules: Arc::new(watch::Sender::new(rules)), turn: Arc::default() }
+    }
+
+    /// What is to hold from now on; applied by the next effect.
+    pub(crate) fn want(&self, rules: Ruleset) {
+        self.rules.send_replace(rules);
+    }
+
+    /// Why VMs can have no network here, or nothing.
+    pub(crate) async fn probe(&self) -> String {
+        match self.host.probe().await {
+            Ok(()) => String::new(),
+            Err(refusal) => format!("{refusal}. {}", refusal.cure()),
+        }
+    }
+
+    pub(crate) async fn record(&self, vm: VmId, lease: LeaseRecord, last: Option<Last>) -> Result<()> {
+        if let Some(last) = last {
+            self.records.put("last", &last).await?;
+        }
+        self.records.put(vm.as_str(), &lease).await
+    }
+
+    /// Brings about namespace, uplink and bridge, and the newest rules in them.
+    async fn apply(&self) -> Result<()> {
+        let ensured = self.host.ensure().await?;
+        for wall in &ensured.missing_walls {
+            tracing::warn!(wall, "a wall is missing");
+        }
+        if ensured.taps_are_dead() {
+            tracing::warn!("the network had to be made anew: VMs that ran before have none until they are restarted");
+        }
+        for (publication, error) in &ensured.lost {
+            tracing::warn!(?publication, %error, "a published port did not come back");
+        }
+        let mut rules = self.rules.borrow().clone();
+        rules.host = blocking(|| address::of_this_host().map_err(Error::internal)).await?;
+        Ok(self.host.apply(&rules).await?)
+    }
+
+    /// Makes the VM's TAP, anew if there was one, and publishes its ports.
+    pub(crate) async fn open(self, vm: VmId, lease: LeaseRecord) -> Result<OwnedFd> {
+        self.record(vm.clone(), lease.clone(), None).await?;
+        let _turn = self.turn.lock().await;
+        self.apply().await?;
+        self.host.remove_tap(&vm).await?;
+        let tap = self.host.add_tap(&vm).await?;
+        for publication in publications(&lease) {
+            self.publish(publication).await?;
+        }
+        Ok(tap)
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<()> {
+        self.host.unpublish(publication.protocol, publication.outside).await?;
+        Ok(self.host.publish(&publication).await?)
+    }
+
+    /// Takes the VM's TAP and ports away. What is not there is fine.
+    pub(crate) async fn close(self, vm: VmId, lease: LeaseRecord) -> Result<()> {
+        self.record(vm.clone(), lease.clone(), None).await?;
+        let _turn = self.turn.lock().await;
+        self.close_on_host(&vm, &lease).await
+    }
+
+    async fn close_on_host(&self, vm: &VmId, lease: &LeaseRecord) -> Result<()> {
+        let closed = async {
+            for publication in publications(lease) {
+                self.host.unpublish(publication.protocol, publication.outside).await?;
+            }
+            self.host.remove_tap(vm).await?;
+            self.apply().await
+        };
+        match closed.await {
+            // No namespace holds no TAP either.
+            Err(error) if matches!(error.kind, Kind::Gone | Kind::Unavailable) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Ends a lease: TAP and ports first, then its record.
+    pub(crate) async fn release(self, vm: VmId, lease: LeaseRecord) -> Result<()> {
+        if lease.open {
+            let _turn = self.turn.lock().await;
+            self.close_on_host(&vm, &lease).await?;
+        }
+        self.records.delete::<LeaseRecord>(vm.as_str()).await
+    }
+
+    /// Makes again what died, if a VM needs it.
+    pub(crate) async fn mend(self) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        if self.rules.borrow().guests.is_empty() { Ok(()) } else { self.apply().await }
+    }
+
+    /// Comes back when something that VMs need has died.
+    pub(crate) async fn lost(self) -> Result<()> {
+        Ok(self.host.lost().await?)
+    }
+
+    /// Removes everything when no VM has a network.
+    pub(crate) async fn down_if_unused(&self) {
+        let _turn = self.turn.lock().await;
+        if self.rules.borrow().guests.is_empty()
+            && let Err(error) = self.host.down().await
+        {
+            tracing::warn!(%error, "the network stays");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The table of leases: what each VM has, and the rules that follow from it. Pure but for reading its records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use banger_bus::Records;
+use banger_schemas::VmId;
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::network::Lease;
+use banger_schemas::vms::Port;
+
+use crate::pool::{self, Addresses};
+use crate::record::{Last, LeaseRecord};
+use crate::render::{DNS, GATEWAY, Guest, MTU, PREFIX, Protocol, Publication, Reach, Ruleset};
+
+/// All leases.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    addresses: Addresses,
+    leases: BTreeMap<VmId, LeaseRecord>,
+}
+
+impl From<pool::PoolError> for Error {
+    fn from(error: pool::PoolError) -> Error {
+        Error::new(Kind::NoSpace, error.to_string())
+    }
+}
+
+impl Table {
+    /// The table as the records have it. A lease that cannot be read is told of, and its address stays unknown.
+    pub(crate) async fn restore(records: &Records) -> Result<Self> {
+        let mut leases = BTreeMap::new();
+        for (key, record) in records.all::<LeaseRecord>().await? {
+            match (key.parse::<VmId>(), record) {
+                (Ok(vm), Ok(record)) => drop(leases.insert(vm, record)),
+                (_, record) => tracing::error!(key, error = ?record.err(), "a lease is not understood"),
+            }
+        }
+        let last = records.all::<Last>().await?.into_iter().find_map(|(_, last)| last.ok()).map(|last| last.0);
+        let held = leases.iter().map(|(vm, lease)| (vm.clone(), lease.address));
+        let addresses = Addresses::restore(held, last).map_err(|e| Error::new(Kind::Corrupt, e.to_string()))?;
+        Ok(Table { addresses, leases })
+    }
+
+    /// The VM's lease: the one it has, or a new one. `usable` tells whether the host lets us listen at an address.
+    pub(crate) fn reserve(
+        &mut self,
+        vm: &VmId,
+        uid: u32,
+        ports: &[Port],
+        usable: impl Fn(Ipv4Addr) -> bool,
+    ) -> Result<(LeaseRecord, Last)> {
+        if !self.leases.contains_key(vm) {
+            let hosts: BTreeSet<u16> = ports.iter().map(|p| p.host).collect();
+            if hosts.len() != ports.len() {
+                return Err(Error::invalid("a port of the host can be published only once"));
+            }
+            let taken: BTreeSet<Ipv4Addr> = self.leases.values().filter_map(|l| l.host_address).collect();
+            let host_address = pool::loopback(uid, vm).find(|a| !taken.contains(a) && usable(*a));
+            let mut internal: Vec<u16> = self.leases.values().flat_map(|l| l.ports.iter().map(|p| p.1)).collect();
+            let mut published = Vec::new();
+            for port in ports {
+                let through = pool::internal_port(internal.iter().copied())?;
+                internal.push(through);
+                published.push((*port, through));
+            }
+            if !ports.is_empty() && host_address.is_none() {
+                return Err(Error::new(
+                    Kind::NotSupported,
+                    "ports cannot be published: this host lets nobody listen at other loopback addresses than 127.0.0.1",
+                ));
+            }
+            let address = self.addresses.lease(vm)?;
+            self.leases.insert(vm.clone(), LeaseRecord { address, host_address, ports: published, open: false });
+        }
+        self.get(vm).map(|lease| (lease, Last(self.addresses.last())))
+    }
+
+    pub(crate) fn get(&self, vm: &VmId) -> Result<LeaseRecord> {
+        let missing = || Error::new(Kind::NotFound, format!("VM {vm} has no lease"));
+        self.leases.get(vm).cloned().ok_or_else(missing)
+    }
+
+    /// Notes whether the VM's TAP is to exist; the lease as it is then.
+    pub(crate) fn set_open(&mut self, vm: &VmId, open: bool) -> Result<LeaseRecord> {
+        if let Some(lease) = self.leases.get_mut(vm) {
+            lease.open = open;
+        }
+        self.get(vm)
+    }
+
+    pub(crate) fn release(&mut self, vm: &VmId) {
+        self.addresses.release(vm);
+        self.leases.remove(vm);
+    }
+
+    pub(crate) fn holders(&self) -> Vec<String> {
+        self.leases.keys().map(VmId::to_string).collect()
+    }
+
+    /// The rules that follow: all open VMs and what they publish. The host's addresses are put in when they are
+    /// applied.
+    pub(crate) fn rules(&self) -> Ruleset {
+        let open = || self.leases.iter().filter(|(_, lease)| lease.open);
+        let guests = open()
+            .map(|(vm, lease)| Guest {
+                vm: vm.clone(),
+                mac: pool::mac(vm),
+                address: lease.address,
+                reach: Reach::default(),
+            })
+            .collect();
+        let publications = open().flat_map(|(_, lease)| publications(lease)).collect();
+        Ruleset { guests, host: Vec::new(), publications }
+    }
+}
+
+/// What a lease publishes.
+pub(crate) fn publications(lease: &LeaseRecord) -> Vec<Publication> {
+    let Some(host) = lease.host_address else { return Vec::new() };
+    let publication = |(port, internal): &(Port, u16)| Publication {
+        protocol: Protocol::Tcp,
+        outside: SocketAddrV4::new(host, port.host),
+        internal: *internal,
+        guest: SocketAddrV4::new(lease.address, port.guest),
+    };
+    lease.ports.iter().map(publication).collect()
+}
+
+/// A lease as the guest is told of it.
+pub(crate) fn lease(vm: &VmId, record: &LeaseRecord) -> Lease {
+    Lease {
+        address: record.address,
+        prefix: PREFIX,
+        gateway: GATEWAY,
+        dns: vec![DNS],
+        mac: pool::mac(vm),
+        mtu: MTU,
+        host_address: record.host_address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(name: &str) -> VmId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_the_same_however_often_it_is_asked_for() {
+        let mut table = Table::default();
+        let ports = [Port { host: 8080, guest: 80 }];
+        let (first, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &ports, |_| true).unwrap();
+        let (again, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &[], |_| true).unwrap();
+        let (other, last) = table.reserve(&vm("bbbbbbbbbb"), 1000, &ports, |_| true).unwrap();
+        assert_eq!(first, again);
+        assert_ne!((first.address, first.host_address), (other.address, other.host_address));
+        assert_ne!(first.ports[0].1, other.ports[0].1);
+        assert_eq!(last.0, other.address);
+    }
+
+    #[test]
+    fn only_open_vms_are_in_the_rules() {
+        let mut table = Table::default();
+        table.reserve(&vm("aaaaaaaaaa"), 0, &[Port { host: 1024, guest: 1 }], |_| true).unwrap();
+        assert!(table.rules().guests.is_empty() && table.rules().publications.is_empty());
+        table.set_open(&vm("aaaaaaaaaa"), true).unwrap();
+        assert_eq!((table.rules().guests.len(), table.rules().publications.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_same_host_port_twice_is_refused_and_leaves_no_lease() {
+        let mut table = Table::default();
+        let twice = [Port { host: 1, guest: 1 }, Port { host: 1, guest: 2 }];
+        assert!(table.reserve(&vm("aaaaaaaaaa"), 0, &twice, |_| true).is_err());
+        assert!(table.holders().is_empty());
+    }
+
+    #[test]
+    fn without_loopback_addresses_a_vm_has_a_network_and_no_published_ports() {
+        let mut table = Table::default();
+        let (record, _) = table.reserve(&vm("aaaaaaaaaa"), 0, &[], |_| false).unwrap();
+        assert_eq!(record.host_address, None);
+        let port = [Port { host: 1024, guest: 1 }];
+        assert_eq!(table.reserve(&vm("bbbbbbbbbb"), 0, &port, |_| false).unwrap_err().kind, Kind::NotSupported);
+    }
+}
