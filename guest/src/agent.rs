@@ -14,6 +14,7 @@ use crate::{channel, log, modules, root, sys};
 
 /// Runs until the VM ends.
 pub(crate) fn run(door: UnixStream) -> ExitCode {
+    sys::heap::keep_freed_memory();
     if let Err(errno) = sys::title::survive_init() {
         log::error(&format!("cannot take a name that init spares: {}", errno.desc()));
     }

@@ -85,3 +85,104 @@ async fn streams<T: AsyncRead + AsyncWrite + Unpin>(transport: T, guest: &Rc<Gue
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::Door;
+    use crate::root::RootError;
+    use crate::testing::{Host, command, local};
+    use banger_schemas::guest::hello::AgentHello;
+    use banger_schemas::guest::{ExecFailure, ExecOutput, Reply, Request};
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    /// An agent that has no disks, served on a transport of its own.
+    fn agent() -> (Rc<Guest>, DuplexStream) {
+        let (door, _pid1) = std::os::unix::net::UnixStream::pair().unwrap();
+        let assembling = tokio::task::spawn_blocking(|| Err(RootError::NoDevice("/dev/vda")));
+        let guest = Rc::new(Guest::new(assembling, Door::new(door).unwrap()));
+        (guest.clone(), connect(&guest))
+    }
+
+    fn connect(guest: &Rc<Guest>) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let guest = guest.clone();
+        tokio::task::spawn_local(async move { serve(theirs, &guest).await });
+        ours
+    }
+
+    async fn say_hello(host: &mut DuplexStream, hello: HostHello) -> AgentHello {
+        host.write_all(&hello.to_bytes()).await.unwrap();
+        let mut scanner = Scanner::for_host();
+        loop {
+            let byte = host.read_u8().await.unwrap();
+            if let Some(answer) = scanner.agent_hello(byte, hello.nonce) {
+                return answer;
+            }
+        }
+    }
+
+    async fn ask(host: &Host, request: Request) -> Reply {
+        let mut session = host.open().await;
+        session.request(request).await;
+        session.reader.expect().await.unwrap()
+    }
+
+    #[test]
+    fn a_hello_is_found_behind_garbage_and_an_unknown_version_is_told_so() {
+        local(async {
+            let (_guest, mut host) = agent();
+            host.write_all(b"rest of an older life \x00bang").await.unwrap();
+            let future = HostHello { nonce: 1, oldest: 7, newest: 9, generation: 1 };
+            assert_eq!(say_hello(&mut host, future).await.version, 0);
+            assert_eq!(say_hello(&mut host, HostHello::new(2, 1)).await.version, 1);
+        });
+    }
+
+    #[test]
+    fn without_an_identity_everything_is_refused() {
+        local(async {
+            let (_guest, mut transport) = agent();
+            say_hello(&mut transport, HostHello::new(1, 1)).await;
+            let host = Host::new(transport);
+            let shutdown = Request::Shutdown { grace_ms: 1 };
+            assert!(matches!(ask(&host, shutdown).await, Reply::Refused(_)));
+            let Reply::Refused(reason) = ask(&host, Request::Status).await else { panic!("a status of nobody") };
+            assert_eq!(reason, "the guest cannot mount its disks: /dev/vda did not appear");
+            let mut session = host.open().await;
+            session.request(Request::Exec(Box::new(command(&["true"])))).await;
+            let failure = ExecFailure::Other("the guest has no identity yet".into());
+            assert_eq!(session.next().await, Some(ExecOutput::Failed(failure)));
+        });
+    }
+
+    #[test]
+    fn garbage_on_a_stream_costs_that_stream_only() {
+        local(async {
+            let (_guest, mut transport) = agent();
+            say_hello(&mut transport, HostHello::new(1, 1)).await;
+            let host = Host::new(transport);
+            let mut session = host.open().await;
+            session.wire.write_all(&[0xff; 4096]).await.unwrap();
+            assert!(session.reader.next::<Reply>().await.unwrap().is_none());
+            assert!(matches!(ask(&host, Request::Status).await, Reply::Refused(_)));
+        });
+    }
+
+    #[test]
+    fn a_connection_of_another_generation_ends_the_older_ones() {
+        local(async {
+            let (guest, mut first) = agent();
+            say_hello(&mut first, HostHello::new(1, 1)).await;
+            let mut beside = connect(&guest);
+            say_hello(&mut beside, HostHello::new(2, 1)).await;
+            let mut second = connect(&guest);
+            say_hello(&mut second, HostHello::new(3, 2)).await;
+            for mut older in [first, beside] {
+                // Whatever the multiplexer said on its own account, and then the end.
+                older.read_to_end(&mut Vec::new()).await.unwrap();
+            }
+            assert!(matches!(ask(&Host::new(second), Request::Status).await, Reply::Refused(_)));
+        });
+    }
+}

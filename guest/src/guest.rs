@@ -1,5 +1,7 @@
 //! What the agent knows of its VM: who it is, what runs in it, and how far its system has come.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use banger_schemas::guest::{Identity, Ready, Reply, Status};
@@ -8,9 +10,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::exec::Running;
-use crate::identity;
 use crate::init::{Door, Progress};
 use crate::root::{Root, RootError};
+use crate::{identity, shutdown};
 
 /// From nobody to somebody, in one direction.
 enum Who {
@@ -18,14 +20,23 @@ enum Who {
     Anonymous(JoinHandle<Result<Root, RootError>>),
     /// The disks could not be mounted, for this reason, and never will be.
     Broken(String),
-    /// The disks are mounted and nothing more is needed to become somebody.
-    Prepared(Root),
+    /// The disks are mounted and nothing more is needed to become somebody: here templates are frozen.
+    Prepared(Rc<Root>),
     /// This VM.
-    Known { vm_id: String, ready: Ready, root: Root },
+    Known { vm_id: String, ready: Ready, root: Rc<Root> },
+}
+
+/// What the guest does for the host now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Anonymous,
+    Serving,
+    Stopping,
 }
 
 pub(crate) struct Guest {
     who: Mutex<Who>,
+    phase: Cell<Phase>,
     door: Door,
     pub(crate) progress: Progress,
     pub(crate) running: Running,
@@ -36,6 +47,7 @@ impl Guest {
     pub(crate) fn new(assembling: JoinHandle<Result<Root, RootError>>, door: Door) -> Self {
         Guest {
             who: Mutex::new(Who::Anonymous(assembling)),
+            phase: Cell::new(Phase::Anonymous),
             door,
             progress: Progress::default(),
             running: Running::default(),
@@ -46,69 +58,84 @@ impl Guest {
     /// Becomes the VM that the host names. One identity at a time: a second one waits here for the first.
     pub(crate) async fn identify(&self, identity: &Identity) -> Reply {
         let mut who = self.who.lock().await;
-        if let Who::Anonymous(assembling) = &mut *who {
-            *who = match assembling.await {
-                Ok(Ok(root)) => Who::Prepared(root),
-                Ok(Err(error)) => Who::Broken(error.to_string()),
-                Err(error) => Who::Broken(error.to_string()),
-            };
-        }
-        match std::mem::replace(&mut *who, Who::Broken("interrupted while it took its identity".into())) {
-            Who::Prepared(root) => match identity::become_vm(identity, &root, &self.door, &self.progress).await {
-                Ok(ready) => {
-                    *who = Who::Known { vm_id: identity.vm_id.clone(), ready: ready.clone(), root };
-                    Reply::Ready(ready)
+        who.settle().await;
+        match &*who {
+            Who::Prepared(root) => {
+                let root = root.clone();
+                match identity::become_vm(identity, &root, &self.door, &self.progress).await {
+                    Ok(ready) => {
+                        *who = Who::Known { vm_id: identity.vm_id.clone(), ready: ready.clone(), root };
+                        self.phase.set(Phase::Serving);
+                        Reply::Ready(ready)
+                    }
+                    Err(refusal) => Reply::Refused(refusal),
                 }
-                Err(refusal) => {
-                    *who = Who::Prepared(root);
-                    Reply::Refused(refusal)
-                }
-            },
-            Who::Known { vm_id, ready, root } => {
-                let reply = if vm_id == identity.vm_id {
-                    // After a pause the clock is behind, and that is why the host repeats itself.
-                    identity::refresh(identity);
-                    Reply::Ready(ready.clone())
-                } else {
-                    Reply::Refused(format!("this guest is {vm_id} and cannot become {}", identity.vm_id))
-                };
-                *who = Who::Known { vm_id, ready, root };
-                reply
             }
-            Who::Broken(reason) => {
-                let reply = Reply::Refused(format!("the guest cannot mount its disks: {reason}"));
-                *who = Who::Broken(reason);
-                reply
+            Who::Known { vm_id, ready, .. } if *vm_id == identity.vm_id => {
+                // After a pause the clock is behind, and that is why the host repeats itself.
+                identity::refresh(identity);
+                Reply::Ready(ready.clone())
             }
-            still @ Who::Anonymous(_) => {
-                *who = still;
-                Reply::Refused("the guest is not ready".into())
+            Who::Known { vm_id, .. } => {
+                Reply::Refused(format!("this guest is {vm_id} and cannot become {}", identity.vm_id))
             }
+            Who::Broken(reason) => Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
+            Who::Anonymous(_) => Reply::Refused("the guest is not ready".into()),
         }
     }
 
-    /// Whether the guest has its identity, without which it does nothing for anybody.
-    pub(crate) fn is_known(&self) -> bool {
-        // Held only while an identity is being taken: then it is not known yet.
-        self.who.try_lock().is_ok_and(|who| matches!(*who, Who::Known { .. }))
+    /// Why the guest does nothing for the host now, as a sentence, if it does not.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        match self.phase.get() {
+            Phase::Anonymous => Some("the guest has no identity yet".into()),
+            Phase::Serving => None,
+            Phase::Stopping => Some("the guest is stopping".into()),
+        }
     }
 
+    pub(crate) fn has_identity(&self) -> bool {
+        self.phase.get() != Phase::Anonymous
+    }
+
+    /// How the guest does. Without an identity that is refused, but not before the disks are mounted: who makes
+    /// a template learns from the refusal that it may freeze the guest now.
     pub(crate) async fn status(&self) -> Reply {
-        match &*self.who.lock().await {
+        let mut who = self.who.lock().await;
+        who.settle().await;
+        match &*who {
             Who::Known { ready, .. } => Reply::Status(Status {
                 boot_id: ready.boot_id.clone(),
                 system: self.progress.state(),
                 uptime_ms: uptime_ms(),
             }),
-            _ => Reply::Refused("the guest has no identity yet".into()),
+            Who::Broken(reason) => Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
+            Who::Anonymous(_) | Who::Prepared(_) => Reply::Refused("the guest has no identity yet".into()),
         }
     }
 
-    /// Ends the VM.
+    /// Ends the VM. Asked again, it is already ending.
     pub(crate) async fn power_off(&self, grace: Duration) {
-        let who = self.who.lock().await;
-        let root = if let Who::Known { root, .. } = &*who { Some(root) } else { None };
-        crate::shutdown::power_off(root, self.progress.init(), &self.running, grace).await;
+        if self.phase.replace(Phase::Stopping) == Phase::Stopping {
+            return;
+        }
+        let root = match &*self.who.lock().await {
+            Who::Known { root, .. } => Some(root.clone()),
+            _ => None,
+        };
+        shutdown::power_off(root.as_deref(), self.progress.init(), &self.running, grace).await;
+    }
+}
+
+impl Who {
+    /// Waits until the disks are mounted or cannot be.
+    async fn settle(&mut self) {
+        if let Who::Anonymous(assembling) = self {
+            *self = match assembling.await {
+                Ok(Ok(root)) => Who::Prepared(Rc::new(root)),
+                Ok(Err(error)) => Who::Broken(error.to_string()),
+                Err(error) => Who::Broken(error.to_string()),
+            };
+        }
     }
 }
 
@@ -118,6 +145,7 @@ fn uptime_ms() -> u64 {
 }
 
 /// The host's connections, counted by the host: those of one generation live side by side, and none with another's.
+#[derive(Debug)]
 pub(crate) struct Generation(watch::Sender<u32>);
 
 impl Default for Generation {
@@ -134,6 +162,7 @@ impl Generation {
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Entered {
     own: u32,
     current: watch::Receiver<u32>,
@@ -144,6 +173,7 @@ impl Entered {
     pub(crate) async fn replaced(mut self) {
         let own = self.own;
         if self.current.wait_for(|current| *current != own).await.is_err() {
+            // The guest itself is gone, which it never is while it serves.
             std::future::pending::<()>().await;
         }
     }

@@ -28,15 +28,14 @@ async fn operation(wire: Wire, guest: &Rc<Guest>) -> io::Result<()> {
     let request = tokio::time::timeout(REQUEST_DEADLINE, input.expect::<Request>()).await??;
     match request {
         Request::Identify(identity) => write_frame(&mut output, &guest.identify(&identity).await).await?,
-        Request::Exec(_) if !guest.is_known() => {
-            let failure = ExecFailure::Other("the guest has no identity yet".into());
-            write_frame(&mut output, &ExecOutput::Failed(failure)).await?;
-        }
-        Request::Exec(request) => {
-            exec::serve(*request, input, wire, &guest.progress, &guest.running).await?;
-        }
+        Request::Exec(request) => match guest.refusal() {
+            None => exec::serve(*request, input, wire, &guest.progress, &guest.running).await?,
+            Some(refusal) => {
+                write_frame(&mut output, &ExecOutput::Failed(ExecFailure::Other(refusal))).await?;
+            }
+        },
         Request::Status => write_frame(&mut output, &guest.status().await).await?,
-        Request::Shutdown { .. } if !guest.is_known() => {
+        Request::Shutdown { .. } if !guest.has_identity() => {
             write_frame(&mut output, &Reply::Refused("the guest has no identity yet".into())).await?;
         }
         Request::Shutdown { grace_ms } => {

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::exec::Running;
-use crate::init::{Flavor, Init};
+use crate::init::{Flavor, Init, cgroup};
 use crate::root::Root;
 use crate::{log, sys};
 
@@ -30,8 +30,10 @@ pub(crate) async fn power_off(root: Option<&Root>, init: Option<Init>, running: 
         Some(init) => {
             stop_init(&init);
             running.signal(Signal::SIGHUP);
+            cgroup::signal_members(Signal::SIGTERM);
             sleep(HANG_UP.min(grace)).await;
             running.signal(Signal::SIGKILL);
+            cgroup::signal_members(Signal::SIGKILL);
             // systemd and its like end the VM themselves, and this wait with it.
             tokio::time::sleep_until(deadline).await;
             log::error("the image's init did not stop in time: powering off");

@@ -9,12 +9,13 @@ use banger_schemas::io::FrameReader;
 use tokio::io::AsyncWriteExt;
 
 use super::process::Sink;
+use super::queue::Queue;
 use super::running::Group;
 use super::terminal::Terminal;
 use crate::wire::Wire;
 
 /// Bytes kept for a command that does not read. Up to here a signal behind them still arrives at once.
-const QUEUE: usize = 256 * 1024;
+const KEPT: usize = 256 * 1024;
 /// How often a full queue looks whether its host is still there.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -24,7 +25,7 @@ pub(super) struct Input {
     sink: Option<Sink>,
     terminal: Option<Rc<Terminal>>,
     group: Group,
-    queue: Vec<u8>,
+    queue: Queue,
     ended: bool,
 }
 
@@ -36,7 +37,7 @@ impl Input {
         terminal: Option<Rc<Terminal>>,
         group: Group,
     ) -> Self {
-        Input { frames, wire, sink, terminal, group, queue: Vec::new(), ended: false }
+        Input { frames, wire, sink, terminal, group, queue: Queue::default(), ended: false }
     }
 
     /// Carries input until the host is gone, and says how.
@@ -56,14 +57,14 @@ impl Input {
                 // Dropped: a pipe ends so. A terminal has other handles, and ends with its process.
                 self.sink = None;
             }
-            let full = self.queue.len() >= QUEUE;
+            let full = self.queue.len() >= KEPT;
             tokio::select! {
                 frame = self.frames.expect::<ExecInput>(), if !full => {
                     let frame = frame?;
                     self.take(frame);
                 }
-                written = write_some(&mut self.sink, &self.queue), if !self.queue.is_empty() => match written {
-                    Ok(length) => drop(self.queue.drain(..length)),
+                written = write_some(&mut self.sink, self.queue.front()), if !self.queue.is_empty() => match written {
+                    Ok(length) => self.queue.advance(length),
                     // The command closed its input. What it does not want is nobody's loss.
                     Err(_) => {
                         self.sink = None;
@@ -79,12 +80,12 @@ impl Input {
 
     fn take(&mut self, frame: ExecInput) {
         match frame {
-            ExecInput::Stdin(bytes) if self.sink.is_some() && !self.ended => self.queue.extend(bytes),
+            ExecInput::Stdin(bytes) if self.sink.is_some() && !self.ended => self.queue.push(bytes),
             ExecInput::Stdin(_) => {}
             ExecInput::StdinEof => {
                 let end = self.terminal.as_ref().and_then(|terminal| terminal.end_of_input());
                 if self.sink.is_some() && !self.ended {
-                    self.queue.extend(end);
+                    self.queue.push(end.into_iter().collect());
                 }
                 self.ended = true;
             }

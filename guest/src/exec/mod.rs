@@ -6,6 +6,7 @@ mod lookup;
 mod output;
 mod passwd;
 mod process;
+mod queue;
 mod running;
 mod terminal;
 #[cfg(test)]

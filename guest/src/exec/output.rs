@@ -31,12 +31,11 @@ pub(super) struct Output {
 struct Stream {
     source: Option<Source>,
     frame: fn(Vec<u8>) -> ExecOutput,
-    buffer: Box<[u8]>,
 }
 
 impl Output {
     pub(super) fn new(outputs: Outputs) -> Self {
-        let stream = |(source, frame)| Stream { source: Some(source), frame, buffer: vec![0; MAX_DATA].into() };
+        let stream = |(source, frame)| Stream { source: Some(source), frame };
         Output { streams: outputs.into_iter().map(stream).collect() }
     }
 
@@ -68,7 +67,7 @@ impl Output {
         let mut carried = 0;
         while self.is_open() && (carried < AFTERMATH || ended.elapsed() < AFTERMATH_TIME) {
             let Ok(frame) = tokio::time::timeout(SILENCE, self.next()).await else { break };
-            carried += MAX_DATA.min(length(&frame));
+            carried += length(&frame);
             self.pass(frame, wire).await?;
         }
         Ok(())
@@ -102,8 +101,9 @@ impl Stream {
     /// Cancel safe: bytes are taken out of the pipe only by a read that completes.
     async fn next(&mut self) -> Option<ExecOutput> {
         let Some(source) = &mut self.source else { return std::future::pending().await };
-        match source.read(&mut self.buffer).await {
-            Ok(length) if length > 0 => Some((self.frame)(self.buffer[..length].to_vec())),
+        let mut bytes = Vec::with_capacity(MAX_DATA);
+        match source.read_buf(&mut bytes).await {
+            Ok(length) if length > 0 => Some((self.frame)(bytes)),
             // A pipe that cannot be read any more has ended too.
             _ => {
                 self.source = None;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::{fs, time::Duration};
 
-use banger_schemas::guest::{Identity, Ready};
+use banger_schemas::guest::{Address, Identity, Ready};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
@@ -46,9 +46,8 @@ pub(crate) async fn become_vm(
     note("the clock was not set", set_clock(identity.clock_ns));
     note("the host name was not set", name(&identity.hostname));
     note("the machine id was not set", machine_id(identity.machine_id));
-    note("the loopback is down", network::loopback().await);
+    note("the network is not up", link(identity.address.as_ref()).await);
     if let Some(address) = &identity.address {
-        note("the network is not up", network::configure(address).await);
         note("DNS is not set up", resolver(&address.dns));
     }
     let marker = root.system(MARKER);
@@ -114,6 +113,15 @@ fn machine_id(id: [u8; 16]) -> io::Result<()> {
     match fs::symlink_metadata(dbus) {
         Ok(metadata) if metadata.is_file() => files::replace(dbus, text.as_bytes(), 0o444),
         _ => Ok(()),
+    }
+}
+
+async fn link(address: Option<&Address>) -> io::Result<()> {
+    let netlink = network::connect()?;
+    network::loopback(&netlink).await?;
+    match address {
+        Some(address) => network::configure(&netlink, address).await,
+        None => Ok(()),
     }
 }
 

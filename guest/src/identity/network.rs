@@ -12,17 +12,15 @@ const INTERFACES: &str = "/sys/class/net";
 const DRIVER: &str = "virtio_net";
 
 /// Brings `lo` up.
-pub(super) async fn loopback() -> io::Result<()> {
+pub(super) async fn loopback(netlink: &Handle) -> io::Result<()> {
     let index = if_nametoindex("lo")?;
-    let netlink = connect()?;
     netlink.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.map_err(io::Error::other)
 }
 
 /// Gives the VM's interface its address and brings it up.
-pub(super) async fn configure(address: &Address) -> io::Result<()> {
+pub(super) async fn configure(netlink: &Handle, address: &Address) -> io::Result<()> {
     let name = interface()?;
     let index = if_nametoindex(name.as_str())?;
-    let netlink = connect()?;
     let steps = async {
         if hardware_address(&name)? != address.mac {
             // A template's guest was born with another one. Drivers change it only while the link is down.
@@ -43,7 +41,8 @@ pub(super) async fn configure(address: &Address) -> io::Result<()> {
     steps.await.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
 }
 
-fn connect() -> io::Result<Handle> {
+/// Talks to the kernel of its links; for the other functions here.
+pub(super) fn connect() -> io::Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     // Ends when the handle is dropped.
     tokio::spawn(connection);

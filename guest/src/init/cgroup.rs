@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use crate::log;
+use crate::{log, sys};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Not named like a unit: systemd would look for one.
@@ -57,4 +58,15 @@ fn in_a_scope() -> bool {
 fn join_own() -> io::Result<()> {
     fs::create_dir_all(OWN)?;
     fs::write(Path::new(OWN).join("cgroup.procs"), "0")
+}
+
+/// Signals everything that descends from the agent's commands and left their process groups; not the agent.
+pub(crate) fn signal_members(signal: Signal) {
+    // Where the agent has no group of its own there is nobody to find.
+    let members = fs::read_to_string(Path::new(OWN).join("cgroup.procs")).unwrap_or_default();
+    let own = std::process::id().to_string();
+    for pid in members.lines().filter(|pid| *pid != own).filter_map(|pid| pid.parse().ok()) {
+        // Who has just ended is no error.
+        let _ = sys::process::kill(pid, signal as i32);
+    }
 }

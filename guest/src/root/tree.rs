@@ -22,11 +22,13 @@ pub(super) fn publish(source: &Path, folder: &Path, name: &str, disk: impl AsFd)
         _ => {}
     }
     match fs::symlink_metadata(source) {
-        Ok(metadata) if metadata.is_dir() => Copy::default().entry(source, &half, &metadata)?,
+        Ok(metadata) if metadata.is_dir() => {
+            Copy::default().entry(source, &half, &metadata)?;
+            // The files before their name: a crash in between must not leave a home of empty files.
+            nix::unistd::syncfs(disk)?;
+        }
         _ => fs::create_dir(&half)?,
     }
-    // The files before their name: a crash in between must not leave a home of empty files.
-    nix::unistd::syncfs(disk)?;
     fs::rename(&half, folder.join(name))
 }
 

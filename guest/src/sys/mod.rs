@@ -2,6 +2,7 @@
 
 pub(crate) mod entropy;
 pub(crate) mod fd;
+pub(crate) mod heap;
 pub(crate) mod process;
 pub(crate) mod terminal;
 pub(crate) mod title;
