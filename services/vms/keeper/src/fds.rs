@@ -11,8 +11,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
 /// The first descriptor after the standard ones, where `sd_listen_fds(3)` says the listener is.
@@ -86,11 +84,4 @@ fn before_exec(command: &mut Command, step: impl FnMut() -> io::Result<()> + Sen
 fn owned(raw: RawFd) -> OwnedFd {
     // SAFETY: reached once in the process's life, before it opened a descriptor itself.
     unsafe { OwnedFd::from_raw_fd(raw) }
-}
-
-/// Registers a descriptor with the runtime for waiting until it is readable.
-#[allow(unsafe_code, reason = "tokio cannot know that an OwnedFd stays open as long as its registration")]
-pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the AsyncFd owns the descriptor, and an OwnedFd is open, under one number, until it is dropped.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }

@@ -9,7 +9,6 @@ mod channel;
 mod connection;
 mod console;
 mod fds;
-mod lease;
 mod life;
 mod pump;
 pub mod server;

@@ -1,11 +1,13 @@
 //! A VMM's life, from its first moment to the reason of its end.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
+use banger_schemas::io::packet::readable;
 use banger_schemas::keeper::{Exit, ExitCause};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
@@ -15,7 +17,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backend::{Control, Machine};
 use crate::channel::End;
-use crate::lease::Lease;
 use crate::vm::Vm;
 
 /// What of the VMM's own words is kept.
@@ -35,7 +36,7 @@ pub(crate) enum Order {
 }
 
 /// Keeps a VMM until it is gone, and tells how it went.
-pub(crate) async fn live(vm: Rc<Vm>, machine: Machine, lease: Option<Lease>, orders: mpsc::Receiver<Order>) {
+pub(crate) async fn live(vm: Rc<Vm>, machine: Machine, lease: Option<OwnedFd>, orders: mpsc::Receiver<Order>) {
     let Machine { child, control, agent, console, messages } = machine;
     let filling = {
         let vm = vm.clone();
@@ -59,12 +60,12 @@ pub(crate) async fn live(vm: Rc<Vm>, machine: Machine, lease: Option<Lease>, ord
 }
 
 /// Waits for what ends a VM from outside its VMM: a broken channel, or the end of a lease.
-async fn watch_over(vm: Rc<Vm>, channel: tokio::task::JoinHandle<End>, lease: Option<Lease>) {
+async fn watch_over(vm: Rc<Vm>, channel: tokio::task::JoinHandle<End>, lease: Option<OwnedFd>) {
     let lease = async {
-        match &lease {
-            // A pidfd that cannot be waited for says nothing about its process.
-            Some(lease) if lease.ended().await.is_ok() => {}
-            _ => std::future::pending().await,
+        match lease {
+            // What cannot be waited for is no pidfd, and a lease to nobody ends at once.
+            Some(pidfd) => drop(readable(pidfd).await),
+            None => std::future::pending().await,
         }
     };
     let (cause, why) = tokio::select! {

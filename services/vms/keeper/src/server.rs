@@ -86,3 +86,20 @@ async fn accept(listener: &PacketListener, peers: &Peers, vm: &Rc<Vm>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    #[test]
+    fn only_root_and_the_sockets_owner_are_heard() {
+        let address = SocketAddr::from_abstract_name(std::process::id().to_string()).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        let me = nix::unistd::geteuid().as_raw();
+        let peers = Peers::of(&listener);
+        assert!(peers.admit(0) && peers.admit(me));
+        assert!(!peers.admit(me + 1));
+    }
+}

@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use crate::backend::{self, Files};
 use crate::channel::{self, Channel};
 use crate::console::Console;
-use crate::lease::Lease;
 use crate::life::{self, Order};
 use crate::tsc::Tsc;
 
@@ -73,7 +72,6 @@ impl Vm {
 
     async fn try_launch(self: &Rc<Self>, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(), String> {
         let (files, lease) = sorted(launch, fds)?;
-        let lease = lease.map(Lease::new).transpose().map_err(|error| format!("the lease is no pidfd: {error}"))?;
         let backend = backend::of(launch.backend, self.tsc);
         let machine = backend.launch(launch, files).await.map_err(|e| format!("cannot run {}: {e}", launch.vmm))?;
         let Some(orders) = self.inbox.borrow_mut().take() else { return Err("the keeper is ending".into()) };
@@ -113,7 +111,7 @@ impl Vm {
 
     /// The VMM is gone.
     pub(crate) fn exited(&self, exit: Exit) {
-        tracing::info!(cause = ?exit.cause, message = exit.message, "the VM has ended");
+        tracing::info!(cause = ?exit.cause, message = ?exit.message, "the VM has ended");
         self.change(|status| {
             status.phase = Phase::Exited(exit);
             status.vmm_pid = None;
