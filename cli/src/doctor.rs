@@ -1,0 +1,152 @@
+//! `banger doctor`: how banger runs here, what is missing or slower, and the command that cures it.
+
+use std::path::Path;
+
+use banger_schemas::error::Error;
+use banger_schemas::{dns, images, network, storage};
+use serde_json::{Map, Value, json};
+
+use crate::client::Client;
+use crate::error::{Failure, code};
+use crate::view::{Table, bytes};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const COLUMNS: &[(&str, &str)] = &[("", "verdict"), ("WHAT", "what"), ("FOUND", "found"), ("CURE", "cure")];
+
+/// What a check came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    /// Works, slower or without something.
+    Warn,
+    Fail,
+}
+
+struct Row {
+    verdict: Verdict,
+    what: &'static str,
+    found: String,
+    cure: String,
+}
+
+impl Row {
+    fn new(verdict: Verdict, what: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Row { verdict, what, found: found.into(), cure: cure.into() }
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let verdict = match self.verdict {
+            Verdict::Pass => "pass",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        };
+        let fields = [("verdict", verdict), ("what", self.what), ("found", &self.found), ("cure", &self.cure)];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+    }
+}
+
+/// Exit status 0 when everything needed is there.
+pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
+    let mut rows = programs();
+    match Client::connect().await {
+        Ok(client) => {
+            rows.insert(0, Row::new(Verdict::Pass, "mode", client.mode.as_str(), ""));
+            rows.extend(services(&client).await);
+        }
+        Err(failure) => {
+            rows.push(Row::new(Verdict::Fail, "services", failure.message, failure.hint.unwrap_or_default()));
+        }
+    }
+    let failed = rows.iter().any(|row| row.verdict == Verdict::Fail);
+    Table { columns: COLUMNS, rows: rows.iter().map(Row::fields).collect() }.print(args.json)?;
+    Ok(if failed { code::FAILED } else { code::OK })
+}
+
+/// Programs that something here runs: name, package, whether nothing works without.
+const PROGRAMS: &[(&str, &str, bool)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86", true),
+    ("mke2fs", "e2fsprogs", true),
+    ("mmdebstrap", "mmdebstrap", true),
+    ("mkfs.erofs", "erofs-utils", true),
+    ("newuidmap", "uidmap", false),
+    ("slirp4netns", "slirp4netns", false),
+    ("nft", "nftables", false),
+    ("git", "git", false),
+];
+
+fn programs() -> Vec<Row> {
+    let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let row = |(program, package, needed): &(&'static str, &str, bool)| match folders
+        .iter()
+        .map(|f| Path::new(f).join(program))
+        .find(|p| p.is_file())
+    {
+        Some(path) => Row::new(Verdict::Pass, program, path.display().to_string(), ""),
+        None => {
+            let verdict = if *needed { Verdict::Fail } else { Verdict::Warn };
+            Row::new(verdict, program, "not installed", format!("sudo apt install {package}"))
+        }
+    };
+    PROGRAMS.iter().map(row).collect()
+}
+
+async fn services(client: &Client) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for row in
+        [backend(client).await, vm_network(client).await, names(client).await, disk(client).await, kept(client).await]
+    {
+        rows.push(row.unwrap_or_else(|e| Row::new(Verdict::Fail, "services", e.message, "")));
+    }
+    rows
+}
+
+async fn backend(client: &Client) -> Result<Row, Error> {
+    let vms = banger_schemas::vms::ManagerProxy::new(&client.bus).await?;
+    let (backend, reason) = (vms.backend().await?, vms.backend_reason().await?);
+    Ok(match backend.as_str() {
+        "" => Row::new(Verdict::Fail, "backend", "none", reason),
+        "qemu-kvm" => Row::new(Verdict::Pass, "backend", format!("qemu-kvm ({reason})"), ""),
+        slow => Row::new(Verdict::Warn, "backend", format!("{slow} ({reason})"), "emulation works and is slower"),
+    })
+}
+
+async fn vm_network(client: &Client) -> Result<Row, Error> {
+    let network = network::ManagerProxy::new(&client.bus).await?;
+    let (mode, refusal) = (network.mode().await?, network.probe().await?);
+    Ok(match refusal.split_once(". ") {
+        None if refusal.is_empty() => Row::new(Verdict::Pass, "network", mode, ""),
+        Some((why, cure)) => Row::new(Verdict::Warn, "network", format!("VMs start without one: {why}"), cure),
+        None => Row::new(Verdict::Warn, "network", format!("VMs start without one: {refusal}"), ""),
+    })
+}
+
+async fn names(client: &Client) -> Result<Row, Error> {
+    let listen = dns::ManagerProxy::new(&client.bus).await?.listen().await?;
+    Ok(Row::new(Verdict::Pass, "names", format!("*.{} answered on {listen}", dns::ZONE), ""))
+}
+
+async fn disk(client: &Client) -> Result<Row, Error> {
+    let (free, reserve) = storage::ManagerProxy::new(&client.bus).await?.room().await?;
+    let found = format!("{} free, {} kept in reserve", bytes(free), bytes(reserve));
+    Ok(if free < reserve {
+        Row::new(Verdict::Fail, "disk", found, "make room: no machine can be made")
+    } else {
+        Row::new(Verdict::Pass, "disk", found, "")
+    })
+}
+
+async fn kept(client: &Client) -> Result<Row, Error> {
+    let images = images::ManagerProxy::new(&client.bus).await?;
+    let here = images.list(Default::default()).await?.len();
+    let found = format!("{here} here");
+    Ok(match here {
+        0 => Row::new(Verdict::Warn, "images", found, "the first 'banger vm run' builds one, which takes minutes"),
+        _ => Row::new(Verdict::Pass, "images", found, ""),
+    })
+}

@@ -1,0 +1,185 @@
+//! The background process: a bus, and a thread a service.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use banger_bus::authorize::PeerUid;
+use banger_bus::service::{self, Address, Running};
+use banger_bus::{Dirs, Service};
+use banger_schemas::error::{Error, Kind, Result};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::watch;
+
+use super::idle;
+use crate::client::escape;
+
+/// Serves until nothing needs it, or SIGTERM. Says on stdout how the start went.
+pub(crate) fn serve() -> ExitCode {
+    let _trace = banger_bus::trace::init("banger", std::io::stderr);
+    // Its own session: a closed terminal ends it no more than it ends a VM.
+    nix::unistd::setsid().ok();
+    match host() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind == Kind::InUse => {
+            say("taken");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(%error, "the services cannot start");
+            say(&format!("failed {}", error.message.replace('\n', " ")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line to whoever started this; nobody may be listening any more.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout();
+    drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
+}
+
+fn host() -> Result<()> {
+    let dirs = Dirs::of_user()?;
+    dirs.prepare()?;
+    let _lock = lock(&dirs.runtime.join("lock"))?;
+    let socket = dirs.bus_socket()?;
+    let address = Address::At(format!("unix:path={}", escape(&socket)));
+    let (stop, stopped) = watch::channel(false);
+    let bus = bus(&socket, stopped.clone())?;
+    let outcome = Mesh { dirs, address, stopped }.run(&stop);
+    // Clients that come now find no socket and start the next one, which waits for the lock.
+    drop(std::fs::remove_file(&socket));
+    stop.send_replace(true);
+    drop(bus.join());
+    outcome
+}
+
+/// Only one process a user. The lock is the file's, not its existence: a killed process leaves none.
+fn lock(path: &Path) -> Result<Flock<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = file.map_err(|e| Error::internal(format!("cannot open {}: {e}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| Error::new(Kind::InUse, format!("{} is locked: {errno}", path.display())))
+}
+
+/// The private bus, on a thread of its own.
+fn bus(socket: &Path, mut stopped: watch::Receiver<bool>) -> Result<JoinHandle<()>> {
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::internal(format!("cannot remove the stale {}: {e}", socket.display())));
+        }
+        _ => {}
+    }
+    let address = format!("unix:path={}", escape(socket));
+    let (tell, told) = mpsc::channel();
+    let serve = async move {
+        let mut bus = match busd::bus::Bus::for_address(Some(&address)).await {
+            Ok(bus) => bus,
+            Err(error) => return drop(tell.send(Err(Error::internal(format!("the bus cannot start: {error:#}"))))),
+        };
+        drop(tell.send(Ok(())));
+        tokio::select! {
+            ended = bus.run() => tracing::error!(?ended, "the bus ended"),
+            _ = stopped.wait_for(|stop| *stop) => (),
+        }
+    };
+    let thread = spawn("bus", move || match current_thread() {
+        Ok(runtime) => runtime.block_on(serve),
+        Err(error) => tracing::error!(%error, "the bus has no runtime"),
+    })?;
+    told.recv().map_err(|_| Error::internal("the bus ended before it began"))??;
+    Ok(thread)
+}
+
+fn current_thread() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::internal)
+}
+
+/// The six services.
+struct Mesh {
+    dirs: Dirs,
+    address: Address,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Mesh {
+    fn run(&self, stop: &watch::Sender<bool>) -> Result<()> {
+        let mut threads = Vec::new();
+        let started = self.start(&mut threads);
+        let outcome = match started {
+            Ok(()) => {
+                say("ready");
+                current_thread().and_then(|runtime| runtime.block_on(idle::wait(&self.address)))
+            }
+            Err(error) => Err(error),
+        };
+        stop.send_replace(true);
+        // In reverse: whoever asks stops before those who are asked.
+        for thread in threads.into_iter().rev() {
+            drop(thread.join());
+        }
+        outcome
+    }
+
+    /// Those who are asked first: a VM that is found again may need them at once.
+    fn start(&self, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+        let state = self.dirs.state.clone();
+        let storage = self.service(banger_storage::PLACE, async move |s| banger_storage::start(s, &state).await)?;
+        let dirs = self.dirs.clone();
+        let network = self.service(banger_network::PLACE, async move |s| banger_network::start(s, &dirs).await)?;
+        let dirs = self.dirs.clone();
+        let images = self.service(banger_images::PLACE, async move |s| banger_images::start(s, &dirs).await)?;
+        self.await_start(threads, [storage, network, images])?;
+        let dirs = self.dirs.clone();
+        let vms = self.service(banger_vms::PLACE, async move |s| banger_vms::start(s, &dirs).await)?;
+        let dns = self.service(banger_dns::PLACE, banger_dns::start)?;
+        let sessions = self.service(banger_sessions::PLACE, banger_sessions::start)?;
+        self.await_start(threads, [vms, dns, sessions])
+    }
+
+    fn await_start<const N: usize>(&self, threads: &mut Vec<JoinHandle<()>>, started: [Started; N]) -> Result<()> {
+        let mut outcome = Ok(());
+        for one in started {
+            threads.push(one.thread);
+            let told = one.told.recv().unwrap_or_else(|_| Err(Error::internal("a service ended before it began")));
+            outcome = outcome.and(told);
+        }
+        outcome
+    }
+
+    fn service<T, F, Fut>(&self, place: (&'static str, &'static str), start: F) -> Result<Started>
+    where
+        F: FnOnce(Service) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T>>,
+        T: Running,
+    {
+        let address = self.address.clone();
+        let mut stopped = self.stopped.clone();
+        let (tell, told) = mpsc::channel();
+        let authorizer = Arc::new(PeerUid { owner: nix::unistd::geteuid().as_raw() });
+        let name = place.0.rsplit('.').next().unwrap_or(place.0);
+        let thread = spawn(name, move || {
+            let ready = |outcome: &Result<()>| drop(tell.send(outcome.clone()));
+            let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
+            if let Err(error) = service::run(&address, place, authorizer, start, ready, shutdown) {
+                tracing::error!(service = place.0, %error, "did not start");
+            }
+        })?;
+        Ok(Started { thread, told })
+    }
+}
+
+struct Started {
+    thread: JoinHandle<()>,
+    told: mpsc::Receiver<Result<()>>,
+}

@@ -1,0 +1,141 @@
+//! `banger vm create`, and what `run` shares with it: the machine's specification.
+
+use banger_schemas::options::{Dict, DictBuilder};
+use banger_schemas::size::{self, Mib};
+use banger_schemas::vms::{self, Port, Spec, VmProxy};
+use banger_schemas::{ImageName, VmName};
+
+use super::show;
+use crate::client::Client;
+use crate::error::Failure;
+use crate::progress;
+use crate::view::{note, out, print_fields};
+
+/// What the machine is made of.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Machine {
+    /// Its name: an RFC 1123 label, also its DNS name NAME.vm [default: generated]
+    #[arg(long)]
+    name: Option<VmName>,
+    /// Its root file system ('banger image list --available') [default: debian-bookworm]
+    #[arg(long)]
+    image: Option<ImageName>,
+    /// Its kernel [default: debian-bookworm-cloud]
+    #[arg(long)]
+    kernel: Option<ImageName>,
+    /// Virtual CPUs [default: 2]
+    #[arg(long, value_parser = parse_vcpus)]
+    vcpu: Option<u32>,
+    /// Memory, such as 512M or 4G [default: 1G]
+    #[arg(long, value_parser = parse_memory)]
+    memory: Option<u32>,
+    /// Size that its disks may grow to [default: 8G]
+    #[arg(long, value_parser = parse_disk)]
+    disk_size: Option<u64>,
+    /// Publish a port of the guest on the machine's host address; may be repeated
+    #[arg(short, long = "publish", value_name = "HOST:GUEST")]
+    ports: Vec<Port>,
+    /// No network at all
+    #[arg(long)]
+    no_network: bool,
+}
+
+fn parse_vcpus(text: &str) -> Result<u32, String> {
+    let count = text.parse::<u64>().map_err(|_| format!("{text:?} is no number"))?;
+    size::vcpus(count).map_err(|e| e.to_string())
+}
+
+fn parse_memory(text: &str) -> Result<u32, String> {
+    let Mib(mib) = text.parse().map_err(|e: size::InvalidSize| e.to_string())?;
+    size::memory_mib(mib).map_err(|e| e.to_string())
+}
+
+fn parse_disk(text: &str) -> Result<u64, String> {
+    let Mib(mib) = text.parse().map_err(|e: size::InvalidSize| e.to_string())?;
+    size::disk_mib(mib).map_err(|e| e.to_string())
+}
+
+impl Machine {
+    fn spec(&self, start: bool, ephemeral: bool) -> Spec {
+        Spec {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpus: self.vcpu,
+            memory_mib: self.memory,
+            disk_mib: self.disk_size,
+            ports: self.ports.clone(),
+            start,
+            ephemeral,
+            network: !self.no_network,
+        }
+    }
+}
+
+/// A machine that was made.
+pub(super) struct Made {
+    pub(super) vm: VmProxy<'static>,
+    pub(super) name: String,
+}
+
+/// Makes a machine and waits for it. A job that fails leaves either nothing, or a stopped machine to look at.
+pub(super) async fn make(client: &Client, machine: &Machine, start: bool, ephemeral: bool) -> Result<Made, Failure> {
+    let vms = client.vms().await?;
+    // A lost reply is asked for again with the same token, and makes no second machine.
+    let token = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
+    let options = DictBuilder::default().set("token", token).build();
+    let (path, job) = vms.create(machine.spec(start, ephemeral).to_dict(), options).await?;
+    let vm = client.vm_at(path).await?;
+    spec_line(&vms, &vm).await?;
+    let result = progress::wait(&client.bus, vms::NAME, job).await?;
+    for line in notes(&result) {
+        note(&format!("note: {line}"));
+    }
+    let name = vm.name().await?;
+    Ok(Made { vm, name })
+}
+
+async fn spec_line(vms: &vms::ManagerProxy<'_>, vm: &VmProxy<'_>) -> Result<(), Failure> {
+    let (vcpus, memory, disk, image) = tokio::try_join!(vm.vcpus(), vm.memory_mib(), vm.disk_mib(), vm.image())?;
+    let backend = vms.backend().await?;
+    let (memory, disk) = (Mib(memory.into()), Mib(disk));
+    note(&format!("spec: {vcpus} vCPU, {memory} memory, {disk} disk, image {image}, backend {backend}"));
+    Ok(())
+}
+
+fn notes(result: &Dict) -> Vec<String> {
+    result.get("notes").and_then(|v| v.try_clone().ok()?.try_into().ok()).unwrap_or_default()
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    machine: Machine,
+    /// Make it without booting it
+    #[arg(long)]
+    no_start: bool,
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(client: &Client, args: Args) -> Result<(), Failure> {
+    let made = make(client, &args.machine, !args.no_start, false).await?;
+    if args.json {
+        return print_fields(&show::fields(&made.vm).await?, true);
+    }
+    out(&format!("{}\n", made.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked_where_they_are_written() {
+        assert_eq!(parse_memory("2G"), Ok(2048));
+        assert!(parse_memory("1").unwrap_err().contains("between 128"));
+        assert!(parse_vcpus("0").is_err() && parse_disk("1T").is_ok());
+        assert_eq!(parse_vcpus("x").unwrap_err(), "\"x\" is no number");
+    }
+}

@@ -1,0 +1,65 @@
+//! `banger vm start`, `stop` and `delete`: many at once, each with its own line.
+
+use banger_schemas::options::{Dict, DictBuilder};
+use banger_schemas::vms;
+use futures_util::future::join_all;
+use zbus::wire::OwnedObjectPath;
+
+use crate::client::Client;
+use crate::error::{Failure, code};
+use crate::progress;
+use crate::view::{note, out};
+
+#[derive(clap::Args)]
+pub(crate) struct Refs {
+    /// Names or ids
+    #[arg(required = true)]
+    vms: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    refs: Refs,
+    /// Seconds that the guest gets to shut down before it is ended
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    grace: u32,
+}
+
+pub(crate) async fn start(client: &Client, refs: Refs) -> Result<u8, Failure> {
+    each(client, refs, "started", async |vm| vm.start(Dict::new()).await).await
+}
+
+pub(crate) async fn stop(client: &Client, args: StopArgs) -> Result<u8, Failure> {
+    let grace = args.grace * 1000;
+    each(client, args.refs, "stopped", async |vm| vm.stop(DictBuilder::default().set("grace-ms", grace).build()).await)
+        .await
+}
+
+pub(crate) async fn delete(client: &Client, refs: Refs) -> Result<u8, Failure> {
+    each(client, refs, "deleted", async |vm| vm.delete(Dict::new()).await).await
+}
+
+/// Does the same to all, at once; a failure of one does not keep the others.
+async fn each<F>(client: &Client, refs: Refs, done: &str, verb: F) -> Result<u8, Failure>
+where
+    F: AsyncFn(vms::VmProxy<'static>) -> zbus::Result<OwnedObjectPath>,
+{
+    let one = async |reference: &str| {
+        let vm = client.vm(reference).await?;
+        let job = verb(vm).await?;
+        progress::wait(&client.bus, vms::NAME, job).await.map(drop)
+    };
+    let outcomes = join_all(refs.vms.iter().map(|r| one(r))).await;
+    let mut worst = code::OK;
+    for (reference, outcome) in refs.vms.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => out(&format!("{reference} {done}\n"))?,
+            Err(failure) => {
+                worst = failure.code;
+                note(&format!("banger: {reference}: {}", failure.message));
+            }
+        }
+    }
+    Ok(worst)
+}
