@@ -1,5 +1,7 @@
 //! What is said on a transport: the hello, then yamux streams, each one operation.
 
+mod watched;
+
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use crate::guest::Guest;
 use crate::wire::Wire;
 use crate::{log, serve};
+use watched::Watched;
 
 /// Room for a whole frame: under emulation every system call costs ten times its share.
 const BUFFER: usize = 128 * 1024;
@@ -21,37 +24,45 @@ const BUFFER: usize = 128 * 1024;
 /// so that one stands higher, and [`MAX_STREAMS`] is kept here.
 const YAMUX_STREAMS: usize = 2 * MAX_STREAMS;
 
-/// Serves one host until it goes, or until it says hello anew on another connection.
+/// Serves the hosts that say hello on this transport, until the last one goes or a connection of another generation
+/// begins elsewhere.
 pub(crate) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(transport: T, guest: &Rc<Guest>) {
     let mut transport = BufStream::with_capacity(BUFFER, BUFFER, transport);
-    match greet(&mut transport).await {
-        Ok(Some(hello)) => {
-            let generation = guest.generation.enter(hello.generation);
-            tokio::select! {
-                result = streams(transport, guest) => match result {
-                    Ok(()) => log::info("the host closed the channel"),
-                    Err(error) => log::error(&format!("channel: {error}")),
-                },
-                () = generation.replaced() => log::info("the host opened a newer channel"),
+    let mut begun = Vec::new();
+    loop {
+        let hello = match greet(&mut transport, &begun).await {
+            Ok(Some(hello)) => hello,
+            Ok(None) => return,
+            Err(error) => return log::error(&format!("hello: {error}")),
+        };
+        let generation = guest.generation.enter(hello.generation);
+        let mut watched = Watched::new(&mut transport);
+        let result = tokio::select! {
+            result = streams(&mut watched, guest) => result,
+            () = generation.replaced() => return log::info("the host opened a newer channel"),
+        };
+        begun.clear();
+        match result {
+            Ok(()) => log::info("the host closed the channel"),
+            Err(error) => {
+                log::info(&format!("the channel broke off: {error}"));
+                // What broke it may be the hello of the next host, and then nobody says it a second time.
+                begun.extend(watched.tail());
             }
         }
-        Ok(None) => {}
-        Err(error) => log::error(&format!("hello: {error}")),
     }
 }
 
 /// Answers the host's hello, skipping whatever comes before it; `None` when the host left without one.
-async fn greet<T: AsyncRead + AsyncWrite + Unpin>(transport: &mut BufStream<T>) -> io::Result<Option<HostHello>> {
+/// The first bytes may have been read already.
+async fn greet<T: AsyncRead + AsyncWrite + Unpin>(
+    transport: &mut BufStream<T>,
+    begun: &[u8],
+) -> io::Result<Option<HostHello>> {
     let mut scanner = Scanner::for_agent();
+    let mut found = begun.iter().find_map(|byte| scanner.host_hello(*byte));
     loop {
-        let bytes = transport.fill_buf().await?;
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let found = bytes.iter().enumerate().find_map(|(at, byte)| Some((at, scanner.host_hello(*byte)?)));
-        let used = found.map_or(bytes.len(), |(at, _)| at + 1);
-        transport.consume(used);
-        if let Some((_, hello)) = found {
+        if let Some(hello) = found {
             let answer = hello.answer();
             transport.write_all(&answer.to_bytes()).await?;
             transport.flush().await?;
@@ -60,6 +71,16 @@ async fn greet<T: AsyncRead + AsyncWrite + Unpin>(transport: &mut BufStream<T>) 
                 return Ok(Some(hello));
             }
         }
+        let bytes = transport.fill_buf().await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let at = bytes.iter().position(|byte| {
+            found = scanner.host_hello(*byte);
+            found.is_some()
+        });
+        let used = at.map_or(bytes.len(), |at| at + 1);
+        transport.consume(used);
     }
 }
 
@@ -82,6 +103,8 @@ async fn streams<T: AsyncRead + AsyncWrite + Unpin>(transport: T, guest: &Rc<Gue
                 drop(place);
             });
         }
+        // A burst of streams must not count as open those that are served in no time.
+        tokio::task::yield_now().await;
     }
     Ok(())
 }
@@ -167,6 +190,22 @@ mod tests {
             assert!(session.reader.next::<Reply>().await.unwrap().is_none());
             assert!(matches!(ask(&host, Request::Status).await, Reply::Refused(_)));
         });
+    }
+
+    #[test]
+    fn the_hello_of_a_host_that_took_over_is_found_between_frames_and_inside_one() {
+        // yamux: a data frame of stream 1 that promises a kilobyte and brings ten bytes of it.
+        let inside = b"\0\0\0\x01\0\0\0\x01\0\0\x04\0half a fra";
+        for unfinished in [b"".as_slice(), inside] {
+            local(async {
+                let (_guest, mut host) = agent();
+                say_hello(&mut host, HostHello::new(1, 1)).await;
+                host.write_all(unfinished).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                assert_eq!(say_hello(&mut host, HostHello::new(2, 2)).await.version, 1);
+                assert!(matches!(ask(&Host::new(host), Request::Status).await, Reply::Refused(_)));
+            });
+        }
     }
 
     #[test]
