@@ -15,6 +15,9 @@ use crate::authorize::{Authorizer, Details};
 use crate::caller::{Caller, Callers};
 use crate::jobs::Jobs;
 
+/// A service that stops puts things away within this time, or leaves them to its next start.
+const LEAVE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Which bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -175,9 +178,14 @@ where
             () = shutdown => tracing::info!(name, "stopping"),
             () = service.connection.closed() => tracing::warn!(name, "the bus went away"),
         }
-        running.stop().await;
-        // Those who ask from now on must find the next owner, not a name without a service behind it.
-        drop(service.connection.release_name(name).await);
+        let leave = async {
+            running.stop().await;
+            // Those who ask from now on must find the next owner, not a name without a service behind it.
+            drop(service.connection.release_name(name).await);
+        };
+        if tokio::time::timeout(LEAVE, leave).await.is_err() {
+            tracing::warn!(name, "did not take its leave in time");
+        }
         Ok(())
     })
 }

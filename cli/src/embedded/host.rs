@@ -50,12 +50,14 @@ fn host() -> Result<()> {
     let _lock = lock(&dirs.runtime.join("lock"))?;
     let socket = dirs.bus_socket()?;
     let address = Address::At(format!("unix:path={}", escape(&socket)));
+    let (stop_bus, bus_stopped) = watch::channel(false);
+    let bus = bus(&socket, bus_stopped)?;
     let (stop, stopped) = watch::channel(false);
-    let bus = bus(&socket, stopped.clone())?;
     let outcome = Mesh { dirs, address, stopped }.run(&stop);
     // Clients that come now find no socket and start the next one, which waits for the lock.
     drop(std::fs::remove_file(&socket));
-    stop.send_replace(true);
+    // The bus goes last: services take their leave on it.
+    stop_bus.send_replace(true);
     drop(bus.join());
     outcome
 }

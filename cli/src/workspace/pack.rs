@@ -23,7 +23,11 @@ pub(crate) fn write_tar(workspace: &Workspace, out: impl Write) -> Result<(), Fa
     append_tree(&mut tar, &shallow.join(".git"), Path::new(".git"))?;
     let root = File::open(&workspace.root)?;
     for file in &workspace.files {
-        append(&mut tar, &root, file).map_err(|e| Failure::new(format!("cannot copy {}: {e}", file.display())))?;
+        match append(&mut tar, &root, file) {
+            // Deleted since it was listed.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => outcome.map_err(|e| Failure::new(format!("cannot copy {}: {e}", file.display())))?,
+        }
     }
     tar.into_inner()?.flush()?;
     Ok(())

@@ -3,9 +3,7 @@
 use std::io::{self, Read};
 use std::process::ChildStderr;
 
-use nix::poll::{PollTimeout, poll};
-
-use super::process::readable;
+use super::process::{readable, ready};
 
 const MAX_LINE: usize = 64 * 1024;
 
@@ -24,7 +22,7 @@ impl Messages {
     /// Waits up to `ticks` milliseconds for something to read; says whether there was something.
     pub(super) fn read(&mut self, ticks: u8, line: &mut dyn FnMut(&str)) -> io::Result<bool> {
         let Some(pipe) = &mut self.pipe else {
-            poll(&mut [], PollTimeout::from(ticks))?;
+            ready(&mut [], ticks)?;
             return Ok(false);
         };
         if !readable(pipe, ticks)? {

@@ -156,8 +156,13 @@ impl Read for Output<'_> {
 }
 
 pub(super) fn readable(pipe: &impl AsFd, ticks: u8) -> io::Result<bool> {
-    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, PollTimeout::from(ticks)) {
+    ready(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], ticks)
+}
+
+/// Waits up to `ticks` milliseconds; whether one is ready. A signal (any child's end is one) cuts the wait short:
+/// poll(2) is never restarted.
+pub(super) fn ready(fds: &mut [PollFd<'_>], ticks: u8) -> io::Result<bool> {
+    match poll(fds, PollTimeout::from(ticks)) {
         Ok(ready) => Ok(ready > 0),
         Err(nix::errno::Errno::EINTR) => Ok(false),
         Err(error) => Err(error.into()),
