@@ -1,5 +1,7 @@
 //! `dev.banger.Vms1.Vm`.
 
+use std::time::Duration;
+
 use banger_bus::Door;
 use banger_schemas::action::{Action, MESH, VM_MANAGE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
@@ -20,6 +22,8 @@ pub(crate) struct VmFace {
     view: watch::Receiver<View>,
 }
 
+/// A caller waits this long for a VM that is on its way up.
+const STARTING: Duration = Duration::from_secs(10);
 /// What a guest gets to power off, where nothing is said.
 const GRACE_MS: u32 = 10_000;
 
@@ -42,6 +46,17 @@ impl VmFace {
             self.tools.service.check(&caller, VM_MANAGE_ALL, &details).await?;
         }
         Ok(caller.uid)
+    }
+
+    /// The VM once it is no longer on its way up; or as it is, when that takes long. A VM that was found again is
+    /// told its identity once more, which nobody should notice.
+    async fn when_started(&self) -> View {
+        let mut changes = self.view.clone();
+        let settled = changes.wait_for(|view| view.state != "starting");
+        match tokio::time::timeout(STARTING, settled).await {
+            Ok(Ok(view)) => view.clone(),
+            _ => self.snapshot(),
+        }
     }
 
     async fn drive(&self, header: &Header<'_>, kind: &'static str, order: Order) -> Result<OwnedObjectPath> {
@@ -98,7 +113,7 @@ impl VmFace {
     async fn open_channel(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd> {
         self.tools.service.authorize(&header, MESH, &[]).await?;
         Options::new(options)?.finish()?;
-        let view = self.snapshot();
+        let view = self.when_started().await;
         if view.state != "running" {
             let name = &view.record.name;
             let what = if view.detail.is_empty() { String::new() } else { format!(" ({})", view.detail) };
