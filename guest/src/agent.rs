@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use nix::sys::signal::{SigSet, Signal};
+
 use crate::guest::Guest;
 use crate::init::Door;
 use crate::transport::port::{self, Port};
@@ -21,12 +23,21 @@ pub(crate) fn run(door: UnixStream) -> ExitCode {
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         log::error(&format!("the out-of-memory killer may take the agent: {error}"));
     }
+    if let Err(errno) = survivable().thread_block() {
+        log::error(&format!("a stray signal may end the agent: {}", errno.desc()));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     let result = runtime.and_then(|runtime| runtime.block_on(serve(door)));
     if let Err(error) = result {
         log::error(&format!("the agent cannot go on: {error}"));
     }
     ExitCode::FAILURE
+}
+
+/// What a root in the guest sends to everybody (`kill -1`, an init that stops) is not meant for the agent.
+fn survivable() -> SigSet {
+    use Signal::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().collect()
 }
 
 async fn serve(door: UnixStream) -> io::Result<()> {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::exec::Running;
 use crate::init::{Door, Progress};
-use crate::root::{Root, RootError};
+use crate::root::{self, Root, RootError};
 use crate::{identity, shutdown};
 
 /// From nobody to somebody, in one direction.
@@ -103,14 +103,21 @@ impl Guest {
         let mut who = self.who.lock().await;
         who.settle().await;
         match &*who {
-            Who::Known { ready, .. } => Reply::Status(Status {
-                boot_id: ready.boot_id.clone(),
-                system: self.progress.state(),
-                uptime_ms: uptime_ms(),
-            }),
-            Who::Broken(reason) => Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
-            Who::Anonymous(_) | Who::Prepared(_) => Reply::Refused("the guest has no identity yet".into()),
+            Who::Known { ready, .. } => {
+                return Reply::Status(Status {
+                    boot_id: ready.boot_id.clone(),
+                    system: self.progress.state(),
+                    uptime_ms: uptime_ms(),
+                });
+            }
+            Who::Broken(reason) => return Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
+            Who::Anonymous(_) | Who::Prepared(_) => {}
         }
+        // An identity may come meanwhile.
+        drop(who);
+        // What a cold cache costs does not matter.
+        let _ = tokio::task::spawn_blocking(root::warm).await;
+        Reply::Refused("the guest has no identity yet".into())
     }
 
     /// Ends the VM. Asked again, it is already ending.

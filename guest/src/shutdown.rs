@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
@@ -65,8 +65,10 @@ fn stop_init(init: &Init) {
 
 /// sysvinit, OpenRC, runit and s6 have nothing in common but a program of this name.
 fn poweroff_program() -> std::io::Result<()> {
-    let mut command = tokio::process::Command::new("/sbin/poweroff");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(drop)
+    let mut command = Command::new("/sbin/poweroff");
+    sys::process::lead_session(&mut command, false);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    tokio::process::Command::from(command).spawn().map(drop)
 }
 
 /// Ends all processes but PID 1 and the agent: asks, waits until the deadline, insists.

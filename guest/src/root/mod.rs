@@ -3,6 +3,7 @@
 mod disks;
 mod home;
 mod tree;
+mod warm;
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+
+pub(crate) use warm::warm;
 
 /// Where the root is assembled, and where PID 1 finds it when it becomes the image's init.
 pub(crate) const SYSROOT: &str = "/sysroot";

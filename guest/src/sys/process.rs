@@ -37,9 +37,14 @@ pub(crate) fn systemd_poweroff_signal() -> i32 {
 /// Lets the command lead a session of its own, with its standard input as its terminal if `terminal` says so.
 pub(crate) fn lead_session(command: &mut Command, terminal: bool) {
     let prepare = move || {
-        // SAFETY: these are system calls on constants; none of them allocates or takes a lock.
+        // SAFETY: these are system calls on constants and on a local signal set, for which all zeroes is a valid
+        // value; none of them allocates or takes a lock.
         unsafe {
             Errno::result(libc::setsid())?;
+            // Inherited over exec, and the agent blocks some.
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            Errno::result(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))?;
             if terminal {
                 Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
             }
