@@ -1,12 +1,21 @@
 //! The harness: a banger of one's own, as root or as an ordinary user, that cleans up after itself and fails the
 //! test that leaves something behind.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at what it does not expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test ends at what it does not expect"
+)]
 
 mod banger;
 mod catalog;
 mod leftovers;
+mod namespace;
+mod running;
 mod who;
 
 pub use banger::{Banger, Output, eventually};
+pub use running::Running;
 pub use who::Who;

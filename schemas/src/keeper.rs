@@ -35,7 +35,8 @@ impl Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     /// Start the VMM. Descriptors, in this order: kernel, initramfs, image, system disk, work disk; then the TAP
-    /// if `launch.tap`, then a pidfd of the client if `launch.leased`. Answered by `Done` once the VMM's process runs.
+    /// if `launch.tap`, then a pidfd of the client if `launch.leased`, then a file for the console's last bytes if
+    /// `launch.keeps_console`. Answered by `Done` once the VMM's process runs.
     /// Only once in a keeper's life.
     Launch(Box<Launch>),
     /// Follow the VM's status.
@@ -63,6 +64,8 @@ pub struct Launch {
     pub tap: bool,
     /// A client's pidfd comes along: when that process ends, the VM ends.
     pub leased: bool,
+    /// A file comes along: what the console remembers is written there when the VMM has ended.
+    pub keeps_console: bool,
 }
 
 /// How a VM is run.
@@ -154,8 +157,9 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0, 1]),
             tap: true,
             leased: false,
+            keeps_console: true,
         }));
-        let bytes = b"\x00\x01\x02/q\x02\xfb\x00\x04\x01\x02\x00\x00\x00\x00\x01\x01\x00";
+        let bytes = b"\x00\x01\x02/q\x02\xfb\x00\x04\x01\x02\x00\x00\x00\x00\x01\x01\x00\x01";
         assert_eq!(encode(&launch).unwrap(), bytes);
         assert_eq!(decode::<Request>(bytes).unwrap(), launch);
         for (request, bytes) in [

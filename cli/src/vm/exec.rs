@@ -49,8 +49,11 @@ pub(crate) struct Args {
     wait: WaitFor,
 }
 
+/// Variables as they travel.
+pub(crate) type Environment = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// `NAME=VALUE` pairs.
-pub(crate) fn environment(pairs: &[OsString]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Failure> {
+pub(crate) fn environment(pairs: &[OsString]) -> Result<Environment, Failure> {
     pairs
         .iter()
         .map(|pair| {

@@ -10,7 +10,7 @@ use banger_schemas::vms;
 use tokio::io::AsyncWriteExt;
 
 use super::create::{Machine, Made, make};
-use super::exec::{WaitFor, environment};
+use super::exec::{Environment, WaitFor, environment};
 use crate::attach::{self, End};
 use crate::client::Client;
 use crate::error::{Failure, code};
@@ -92,7 +92,7 @@ async fn inside(
     args: &Args,
     made: &Made,
     workspace: Option<Workspace>,
-    env: Vec<(Vec<u8>, Vec<u8>)>,
+    env: Environment,
 ) -> Result<u8, Failure> {
     let cwd = workspace.as_ref().map(Workspace::guest_path);
     if let Some(workspace) = workspace {

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn names_are_bytes_and_submodules_are_refused() {
-        let listing = b"100644 0000 0\ta\nb\0120000 0000 0\tl\xff\0";
+        let listing = b"100644 0000 0\ta\nb\x00120000 0000 0\tl\xff\0";
         let files = parse_stage(listing).unwrap();
         assert_eq!(files, [PathBuf::from("a\nb"), PathBuf::from(OsStr::from_bytes(b"l\xff"))]);
         let refused = parse_stage(b"160000 0000 0\tvendor/x\0").unwrap_err();

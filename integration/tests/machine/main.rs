@@ -1,4 +1,6 @@
 //! Real machines in QEMU, driven by the installed program.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod first;
+mod lease;
+mod survive;

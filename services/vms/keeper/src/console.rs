@@ -5,7 +5,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -81,6 +83,15 @@ impl Console {
             self.ring.borrow_mut().push(&chunk[..got]);
             self.news.send_modify(|news| news.written += got as u64);
         }
+    }
+
+    /// Writes what is remembered to a file, for those who ask when nobody keeps the VM any more.
+    pub(crate) fn write_to(&self, file: OwnedFd) -> io::Result<()> {
+        let ring = self.ring.borrow();
+        let (front, back) = ring.bytes.as_slices();
+        let mut file = File::from(file);
+        file.write_all(front)?;
+        file.write_all(back)
     }
 
     /// Nothing will follow: readers end when they have read the rest.

@@ -36,7 +36,13 @@ pub(crate) enum Order {
 }
 
 /// Keeps a VMM until it is gone, and tells how it went.
-pub(crate) async fn live(vm: Rc<Vm>, machine: Machine, lease: Option<OwnedFd>, orders: mpsc::Receiver<Order>) {
+pub(crate) async fn live(
+    vm: Rc<Vm>,
+    machine: Machine,
+    lease: Option<OwnedFd>,
+    kept: Option<OwnedFd>,
+    orders: mpsc::Receiver<Order>,
+) {
     let Machine { child, control, agent, console, messages } = machine;
     let filling = {
         let vm = vm.clone();
@@ -52,6 +58,9 @@ pub(crate) async fn live(vm: Rc<Vm>, machine: Machine, lease: Option<OwnedFd>, o
     watching.abort();
     let _ = timeout(LAST_WORDS, filling).await;
     vm.console.end();
+    if let Some(Err(error)) = kept.map(|file| vm.console.write_to(file)) {
+        tracing::warn!(%error, "the console is not kept");
+    }
     let said = timeout(LAST_WORDS, tail).await.ok().and_then(Result::ok).unwrap_or_default();
     vm.exited(match ended {
         Some((cause, why)) => Exit { cause, message: why.unwrap_or(said) },

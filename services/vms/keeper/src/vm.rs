@@ -71,7 +71,7 @@ impl Vm {
     }
 
     async fn try_launch(self: &Rc<Self>, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(), String> {
-        let (files, lease) = sorted(launch, fds)?;
+        let Sorted { files, lease, console } = sorted(launch, fds)?;
         let backend = backend::of(launch.backend, self.tsc);
         let machine = backend.launch(launch, files).await.map_err(|e| format!("cannot run {}: {e}", launch.vmm))?;
         let Some(orders) = self.inbox.borrow_mut().take() else { return Err("the keeper is ending".into()) };
@@ -81,7 +81,7 @@ impl Vm {
             status.phase = Phase::Booting;
             status.vmm_pid = pid;
         });
-        tokio::task::spawn_local(life::live(self.clone(), machine, lease, orders));
+        tokio::task::spawn_local(life::live(self.clone(), machine, lease, console, orders));
         Ok(())
     }
 
@@ -192,9 +192,18 @@ impl Vm {
     }
 }
 
+/// What came with a launch.
+struct Sorted {
+    files: Files,
+    /// A pidfd of the client.
+    lease: Option<OwnedFd>,
+    /// Where the console's last bytes go.
+    console: Option<OwnedFd>,
+}
+
 /// Gives each descriptor its part, in the order the protocol has them in.
-fn sorted(launch: &Launch, fds: Vec<OwnedFd>) -> Result<(Files, Option<OwnedFd>), String> {
-    let expected = 5 + usize::from(launch.tap) + usize::from(launch.leased);
+fn sorted(launch: &Launch, fds: Vec<OwnedFd>) -> Result<Sorted, String> {
+    let expected = 5 + [launch.tap, launch.leased, launch.keeps_console].map(usize::from).iter().sum::<usize>();
     let wrong = || format!("{} descriptors came with the launch, not {expected}", fds.len());
     if launch.tap != launch.mac.is_some() {
         return Err("a TAP and a MAC go together".into());
@@ -216,7 +225,8 @@ fn sorted(launch: &Launch, fds: Vec<OwnedFd>) -> Result<(Files, Option<OwnedFd>)
             work: next()?,
             tap: launch.tap.then(&mut next).transpose()?,
         };
-        Ok((files, launch.leased.then(&mut next).transpose()?))
+        let lease = launch.leased.then(&mut next).transpose()?;
+        Ok(Sorted { files, lease, console: launch.keeps_console.then(&mut next).transpose()? })
     };
     files().map_err(|error| error.to_string())
 }

@@ -19,8 +19,8 @@ use crate::record::{Intent, VmRecord};
 
 /// Lines of console that an error shows.
 const CONSOLE_LINES: usize = 12;
-/// Console that is read for those lines.
-const CONSOLE_BYTES: u64 = 64 * 1024;
+/// Console that is read for those lines: all that a keeper remembers.
+const CONSOLE_BYTES: u64 = 256 * 1024;
 /// A keeper that was told to end its VMM has this long.
 const KEEPER_END: Duration = Duration::from_secs(5);
 
@@ -91,11 +91,13 @@ impl Tools {
             mac: mac.filter(|_| tap.is_some()),
             tap: tap.is_some(),
             leased: record.client.is_some(),
+            keeps_console: true,
         };
         fds.extend(tap);
         if let Some(owner) = &record.client {
             fds.push(client::reopen(owner)?);
         }
+        fds.push(self.keepers.console_file(&record.id)?);
         self.keepers.launch(&record.id, launch, &fds).await?;
         Ok(Outcome { record, notes })
     }
@@ -198,21 +200,23 @@ impl Tools {
         Error::new(Kind::Guest, format!("{how}{said}{console}"))
     }
 
+    /// The console: the keeper's, or what one that has ended has left.
+    pub(crate) async fn console(&self, vm: &VmId, follow: bool) -> Result<OwnedFd> {
+        match self.keepers.connect(vm).await {
+            Ok(keeper) => keeper.stream(&Request::Console { follow }).await,
+            Err(_) => self.keepers.stored_console(vm),
+        }
+    }
+
     async fn console_tail(&self, vm: &VmId) -> String {
-        let live = async {
-            let fd = self.keepers.connect(vm).await?.stream(&Request::Console { follow: false }).await?;
-            let stream = std::os::unix::net::UnixStream::from(fd);
-            stream.set_nonblocking(true).map_err(Error::internal)?;
-            let stream = tokio::net::UnixStream::from_std(stream).map_err(Error::internal)?;
+        let read = async {
+            let mut console = tokio::fs::File::from_std(self.console(vm, false).await?.into()).take(CONSOLE_BYTES);
             let mut bytes = Vec::new();
-            stream.take(4 * CONSOLE_BYTES).read_to_end(&mut bytes).await.map_err(Error::internal)?;
+            console.read_to_end(&mut bytes).await.map_err(Error::internal)?;
             Ok::<_, Error>(bytes)
         };
-        let live = tokio::time::timeout(Duration::from_secs(2), live).await;
-        let bytes = match live {
-            Ok(Ok(bytes)) => bytes,
-            _ => self.keepers.last_words(vm).0,
-        };
+        let read = tokio::time::timeout(Duration::from_secs(2), read).await;
+        let bytes = read.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default();
         match tail(&bytes, CONSOLE_LINES) {
             empty if empty.is_empty() => " Its console is empty.".into(),
             lines => format!(" The end of its console:\n{lines}"),

@@ -20,8 +20,9 @@ use command_fds::{CommandFdExt, FdMapping};
 /// A keeper answers at once, unless it or the machine is in trouble.
 const ANSWER: Duration = Duration::from_secs(10);
 const SOCKET: &str = "keeper.sock";
-/// What the keeper and the VMM say; and, when they have ended, the console.
+/// What the keeper says of its own work.
 const LOG: &str = "keeper.log";
+/// The last of the console, when the VMM has ended.
 const CONSOLE: &str = "console.log";
 
 /// Where keepers are and how they are started.
@@ -74,9 +75,7 @@ impl Keepers {
             _ => {}
         }
         let listener = listen_at(&path).map_err(failed)?;
-        let log = |name| {
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(home.join(name)).map_err(failed)
-        };
+        let log = fresh_file(&home.join(LOG)).map_err(failed)?;
         let mut command = std::process::Command::new(&self.program);
         command
             .env_clear()
@@ -84,8 +83,8 @@ impl Keepers {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(log(CONSOLE)?)
-            .stderr(log(LOG)?)
+            .stdout(Stdio::null())
+            .stderr(log)
             .fd_mappings(vec![FdMapping { parent_fd: listener, child_fd: 3 }])
             .map_err(|e| Error::internal(format!("cannot start the VM's keeper: {e}")))?;
         let child = tokio::process::Command::from(command)
@@ -96,11 +95,12 @@ impl Keepers {
         Ok(())
     }
 
-    /// What the console last said before the keeper ended, and what keeper and VMM complained of.
-    pub(crate) fn last_words(&self, vm: &VmId) -> (Vec<u8>, String) {
+    /// A fresh file for the last of the console.
+    pub(crate) fn console_file(&self, vm: &VmId) -> Result<OwnedFd> {
         let home = self.home(vm);
-        let console = std::fs::read(home.join(CONSOLE)).unwrap_or_default();
-        (console, String::from_utf8_lossy(&std::fs::read(home.join(LOG)).unwrap_or_default()).into_owned())
+        private_folder(&home)?;
+        let file = fresh_file(&home.join(CONSOLE));
+        file.map(OwnedFd::from).map_err(|e| Error::internal(format!("no file for the console: {e}")))
     }
 
     /// The stored console of a VM whose keeper has ended.
@@ -126,6 +126,10 @@ impl Keepers {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
         entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect()
     }
+}
+
+fn fresh_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
 /// A name in an open folder, short whatever the folder's path is.

@@ -101,11 +101,7 @@ impl VmFace {
         let follow = options.take("follow")?.unwrap_or(false);
         options.finish()?;
         let id = self.snapshot().record.id;
-        let console = match self.tools.keepers.connect(&id).await {
-            Ok(keeper) => keeper.stream(&Request::Console { follow }).await?,
-            Err(_) => self.tools.keepers.stored_console(&id)?,
-        };
-        Ok(console.into())
+        Ok(self.tools.console(&id, follow).await?.into())
     }
 
     /// A stream to the agent, for a peer of the mesh.

@@ -181,6 +181,7 @@ pub(crate) fn launch() -> Launch {
         mac: None,
         tap: false,
         leased: false,
+        keeps_console: false,
     }
 }
 

@@ -143,6 +143,7 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0xab, 1]),
             tap: true,
             leased: false,
+            keeps_console: false,
         }
     }
 
