@@ -1,18 +1,24 @@
 //! The agent process: loads modules, mounts the disks and serves the host, all from one thread.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
+use tokio::sync::oneshot;
 
 use crate::guest::Guest;
 use crate::init::Door;
 use crate::transport::port::{self, Port};
 use crate::transport::vsock;
 use crate::{channel, log, modules, root, sys};
+
+/// Between two attempts to open a port that cannot be opened.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the VM ends.
 pub(crate) fn run(door: UnixStream) -> ExitCode {
@@ -41,24 +47,35 @@ fn survivable() -> SigSet {
 }
 
 async fn serve(door: UnixStream) -> io::Result<()> {
-    modules::load_all(Path::new("/modules"));
-    // Beside the greeting: the disks take longer than the host needs to say who this VM is.
-    let assembling = tokio::task::spawn_blocking(root::assemble);
-    let port = tokio::task::spawn_local(open_port());
+    let (loaded, modules) = oneshot::channel();
+    // Beside the greeting: modules and disks take longer than the host needs to say who this VM is.
+    let assembling = tokio::task::spawn_blocking(move || {
+        modules::load_all(Path::new("/modules"));
+        // Nobody waits for it where the channel is up already.
+        let _ = loaded.send(());
+        root::assemble()
+    });
     let guest = Rc::new(Guest::new(assembling, Door::new(door)?));
     let by_vsock = guest.clone();
     tokio::task::spawn_local(async move {
+        // An error is an end too: the sender is gone after its work.
+        let _ = modules.await;
         if let Err(error) = vsock::serve(by_vsock).await {
             log::info(&format!("no vsock: {error}"));
         }
     });
-    let port = port.await.map_err(io::Error::other)??;
+    let path = port::find().await;
     loop {
-        port.connected().await?;
-        channel::serve(port.clone(), &guest).await;
+        let Err(error) = serve_port(&path, &guest).await;
+        log::error(&format!("{}: {error}", path.display()));
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn open_port() -> io::Result<Port> {
-    Port::open(&port::find().await)
+async fn serve_port(path: &Path, guest: &Rc<Guest>) -> io::Result<Infallible> {
+    let port = Port::open(path)?;
+    loop {
+        port.connected().await?;
+        channel::serve(port.clone(), guest).await;
+    }
 }

@@ -22,6 +22,10 @@ use crate::sys::fd::{Owned, registered};
 
 const NAME: &str = "agent";
 const PORTS: &str = "/sys/class/virtio-ports";
+/// Between two looks for the port: while drivers load, and in a VM that probably has none.
+const EAGER_PAUSE: Duration = Duration::from_millis(4);
+const PATIENT_PAUSE: Duration = Duration::from_secs(5);
+const EAGER_LOOKS: u32 = 1000;
 
 /// An open port. Clones share it.
 #[derive(Debug, Clone)]
@@ -45,13 +49,13 @@ impl Owned for Watch {}
 
 /// Waits until the driver has found the port, for as long as that takes: a VM without one has vsock.
 pub(crate) async fn find() -> PathBuf {
-    let mut pause = Duration::from_millis(1);
+    let mut looks = 0;
     loop {
         if let Some(path) = named_port() {
             return path;
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1)).max(pause);
+        looks += 1;
+        tokio::time::sleep(if looks < EAGER_LOOKS { EAGER_PAUSE } else { PATIENT_PAUSE }).await;
     }
 }
 
