@@ -189,7 +189,7 @@ pub trait Vm {
     fn backend(&self) -> zbus::Result<String>;
 
     /// Deleted when its client is gone.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn ephemeral(&self) -> zbus::Result<bool>;
 
     /// What the user should know: a missing network, a warning of the guest.
