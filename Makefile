@@ -58,3 +58,7 @@ test: packages build ## Everything CI runs: lints, unit tests, real machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo nextest run --workspace --all-features --profile ci
+
+.PHONY: blessed
+blessed: build ## Write anew what tests compare with: the interfaces' documents, the command line's reference
+	BLESS=1 cargo nextest run -p banger-integration --test artifacts -E 'test(the_documents_are_what_the_services_say)'
