@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::oneshot;
 
@@ -28,6 +29,9 @@ pub(crate) fn run(door: UnixStream) -> ExitCode {
     }
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         log::error(&format!("the out-of-memory killer may take the agent: {error}"));
+    }
+    if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, sys::process::MAX_FILES, sys::process::MAX_FILES) {
+        log::error(&format!("few descriptors: {}", errno.desc()));
     }
     if let Err(errno) = survivable().thread_block() {
         log::error(&format!("a stray signal may end the agent: {}", errno.desc()));

@@ -16,8 +16,7 @@ use crate::init::{Flavor, Init, cgroup};
 use crate::root::Root;
 use crate::{log, sys};
 
-/// How long what `exec` started may take to go, beside an init: a shell that waits for input ignores SIGTERM,
-/// and systemd would wait for it.
+/// How long what `exec` started may take to go, beside an init, which would wait for it in its turn.
 const HANG_UP: Duration = Duration::from_millis(500);
 /// What the host needs to read the answer that was written before.
 const LAST_WORD: Duration = Duration::from_millis(20);
@@ -26,10 +25,11 @@ const LAST_WORD: Duration = Duration::from_millis(20);
 pub(crate) async fn power_off(root: Option<&Root>, init: Option<Init>, running: &Running, grace: Duration) {
     let deadline = Instant::now() + grace;
     sleep(LAST_WORD).await;
+    // First, and everywhere: an interactive shell ignores SIGTERM.
+    running.signal(Signal::SIGHUP);
     match init {
         Some(init) => {
             stop_init(&init);
-            running.signal(Signal::SIGHUP);
             cgroup::signal_members(Signal::SIGTERM);
             sleep(HANG_UP.min(grace)).await;
             running.signal(Signal::SIGKILL);

@@ -7,7 +7,7 @@ mod warm;
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -27,6 +27,14 @@ const KERNEL: [(&str, &str, MsFlags, &str); 3] = [
     ("tmpfs", "/run", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=0755"),
     ("devpts", "/dev/pts", MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC), "mode=0620,gid=5,ptmxmode=0666"),
     ("tmpfs", "/dev/shm", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=1777"),
+];
+
+/// What shells and programs take for granted, and neither the kernel nor an image has.
+const STREAMS: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
 ];
 
 /// Why the root could not be put together.
@@ -84,6 +92,10 @@ pub(crate) fn assemble() -> Result<Root, RootError> {
     for (kind, target, flags, options) in KERNEL {
         fs::create_dir_all(target).map_err(files(target))?;
         attach(Some(kind), target, Some(kind), flags, options)?;
+    }
+    for (name, target) in STREAMS {
+        // There already, in an image that is no usual one: its own matter.
+        let _ = symlink(target, name);
     }
     if !Path::new("/tmp").exists() {
         make_dir("/tmp", 0o1777)?;

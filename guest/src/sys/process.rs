@@ -9,6 +9,12 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
 
+/// Descriptors that a command may open: what systemd gives to its services, low at first for whoever still uses
+/// select(2), and high where a program asks for more.
+const FILES: libc::rlimit = libc::rlimit { rlim_cur: 1024, rlim_max: MAX_FILES };
+/// The agent's own limit: a few for each of its streams.
+pub(crate) const MAX_FILES: u64 = 524_288;
+
 pub(crate) enum Fork {
     Parent(Pid),
     Child,
@@ -48,6 +54,7 @@ pub(crate) fn lead_session(command: &mut Command, terminal: bool) {
             if terminal {
                 Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
             }
+            libc::setrlimit(libc::RLIMIT_NOFILE, &FILES);
             spare_no_longer();
         }
         Ok::<(), io::Error>(())
