@@ -63,9 +63,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Embedded => return embedded::serve(),
-        command => runtime().and_then(|runtime| runtime.block_on(run(command))),
+        command => runtime().and_then(|runtime| {
+            let outcome = runtime.block_on(run(command));
+            // A read of the terminal may still be waiting on a worker thread: it is not waited for, as a drop would.
+            runtime.shutdown_background();
+            outcome
+        }),
     };
-    // A read of the terminal may still be waiting on a worker thread: it is not waited for.
     std::process::exit(match outcome {
         Ok(code) => code.into(),
         Err(failure) => failure.report().into(),
