@@ -18,6 +18,9 @@ use crate::jobs::Jobs;
 /// A service that stops puts things away within this time, or leaves them to its next start.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// No call waits longer for its answer: what takes longer is a job, and a job that is waited for is asked again.
+const METHOD: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Which bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -33,7 +36,11 @@ impl Address {
             Address::System => Builder::system(),
             Address::At(address) => Builder::address(address.as_str()),
         };
-        builder.build().await.map_err(|e| Error::new(Kind::Unavailable, format!("cannot reach the bus: {e}")))
+        builder
+            .method_timeout(METHOD)
+            .build()
+            .await
+            .map_err(|e| Error::new(Kind::Unavailable, format!("cannot reach the bus: {e}")))
     }
 }
 

@@ -154,6 +154,9 @@ impl From<zbus::Error> for Error {
                 };
                 Error::new(kind, message)
             }
+            zbus::Error::InputOutput(io) if io.kind() == std::io::ErrorKind::TimedOut => {
+                Error::new(Kind::Timeout, "a service did not answer in time")
+            }
             zbus::Error::InputOutput(_) => Error::new(Kind::Unavailable, format!("the bus went away: {error}")),
             _ => Error::new(Kind::Internal, error.to_string()),
         }

@@ -24,17 +24,27 @@ pub async fn follow(
     if !bus.name_has_owner(BusName::try_from(service).map_err(Error::internal)?).await? {
         return Err(gone());
     }
-    let wait = job.wait();
+    let wait = ended(&job);
     tokio::pin!(wait);
     loop {
         tokio::select! {
-            reply = &mut wait => return outcome(reply?),
+            reply = &mut wait => return reply,
             Some(_) = owners.next() => return Err(gone()),
             Some(change) = changes.next() => {
                 if let Ok((stage, done, total, unit)) = change.get().await {
                     progress(Progress { stage, done, total, unit });
                 }
             }
+        }
+    }
+}
+
+/// The end of a job. A method call has a deadline and this wait has none, so it is asked again.
+async fn ended(job: &JobProxy<'_>) -> Result<Dict> {
+    loop {
+        match job.wait().await {
+            Err(zbus::Error::InputOutput(error)) if error.kind() == std::io::ErrorKind::TimedOut => {}
+            reply => return outcome(reply?),
         }
     }
 }

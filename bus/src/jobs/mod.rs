@@ -159,6 +159,11 @@ impl Job {
         self.shared.path.clone()
     }
 
+    /// `create`, `start`, ….
+    pub fn kind(&self) -> &'static str {
+        self.shared.kind
+    }
+
     /// What the job does now.
     pub fn stage(&self, stage: impl Into<String>) {
         self.progress(Progress { stage: stage.into(), ..Progress::default() });

@@ -87,12 +87,25 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
     let (path, job) = vms.create(machine.spec(start, ephemeral).to_dict(), options).await?;
     let vm = client.vm_at(path).await?;
     spec_line(&vms, &vm).await?;
-    let result = progress::wait(&client.bus, vms::NAME, job).await?;
+    let result = match progress::wait(&client.bus, vms::NAME, job).await {
+        Ok(result) => result,
+        Err(failure) => return Err(kept(&vm, failure).await),
+    };
     for line in notes(&result) {
         note(&format!("note: {line}"));
     }
     let name = vm.name().await?;
     Ok(Made { vm, name })
+}
+
+/// A machine that did not come up is kept for its console; one that could not be made is gone.
+async fn kept(vm: &VmProxy<'_>, failure: Failure) -> Failure {
+    match (vm.state().await.as_deref(), vm.name().await) {
+        (Ok("failed" | "stopping"), Ok(name)) => failure.hint(format!(
+            "the machine is kept: 'banger vm logs {name}' shows its console, 'banger vm delete {name}' removes it"
+        )),
+        _ => failure,
+    }
 }
 
 async fn spec_line(vms: &vms::ManagerProxy<'_>, vm: &VmProxy<'_>) -> Result<(), Failure> {

@@ -7,11 +7,12 @@ use banger_bus::effects::within;
 use banger_bus::jobs::follow;
 use banger_schemas::VmId;
 use banger_schemas::error::{Kind, Result};
-use banger_schemas::job::Progress;
+use banger_schemas::job::{JobProxy, Progress};
 use banger_schemas::network::Lease;
 use banger_schemas::options::{Dict, DictBuilder, TRACEPARENT};
 use banger_schemas::{images, network, storage};
 use zbus::Connection;
+use zbus::wire::OwnedObjectPath;
 
 use crate::record::VmRecord;
 
@@ -57,9 +58,9 @@ impl Peers {
         let images = self.images().await?;
         let (image, kernel) = (vm.image.as_str(), vm.kernel.as_str());
         let job = call!("asking for the kernel", images.pull_kernel(kernel, options()))?;
-        follow(&self.connection, images::NAME, job, &mut progress).await?;
+        Pull::new(&self.connection, job).follow(&mut progress).await?;
         let job = call!("asking for the image", images.pull(image, options()))?;
-        follow(&self.connection, images::NAME, job, &mut progress).await?;
+        Pull::new(&self.connection, job).follow(&mut progress).await?;
         call!("binding the image", images.claim(vm.id.as_str(), image, kernel, options()))
     }
 
@@ -135,6 +136,41 @@ impl Peers {
         holders.sort();
         holders.dedup();
         Ok(holders.iter().filter_map(|h| h.parse().ok()).collect())
+    }
+}
+
+/// A pull that is canceled when nobody waits for it any more. Others who want the same image keep it going.
+struct Pull {
+    connection: Connection,
+    job: Option<OwnedObjectPath>,
+}
+
+impl Pull {
+    fn new(connection: &Connection, job: OwnedObjectPath) -> Self {
+        Pull { connection: connection.clone(), job: Some(job) }
+    }
+
+    async fn follow(mut self, progress: impl FnMut(Progress)) -> Result<()> {
+        if let Some(job) = self.job.clone() {
+            follow(&self.connection, images::NAME, job, progress).await?;
+        }
+        self.job = None;
+        Ok(())
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        let Some(job) = self.job.take() else { return };
+        let connection = self.connection.clone();
+        tokio::spawn(async move {
+            let canceled = async {
+                JobProxy::builder(&connection).destination(images::NAME).path(job).build().await?.cancel().await
+            };
+            if let Err(error) = canceled.await {
+                tracing::debug!(%error, "a pull that nobody waits for was not canceled");
+            }
+        });
     }
 }
 

@@ -9,3 +9,4 @@ mod watch;
 pub(crate) use messages::{Adopt, Create, Drive, Find, Order};
 pub(crate) use perform::Tools;
 pub(crate) use supervisor::Supervisor;
+pub(crate) use vm::CREATE;

@@ -24,6 +24,8 @@ use crate::view::View;
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
 /// A first start may have to fetch and build an image.
 const MAKE: Duration = Duration::from_secs(3600);
+/// The kind of a job that makes a VM.
+pub(crate) const CREATE: &str = "create";
 /// Anything else that is done to a VM.
 const EFFECT: Duration = Duration::from_secs(120);
 
@@ -40,6 +42,7 @@ pub(crate) struct VmActor {
     phase: Option<Phase>,
     deadline: Option<SpawnHandle>,
     shutdown: Option<SpawnHandle>,
+    making: Option<SpawnHandle>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
     life: u64,
     /// Tells the supervisor when this is dropped.
@@ -67,6 +70,7 @@ impl VmActor {
             phase: None,
             deadline: None,
             shutdown: None,
+            making: None,
             life: 0,
             _guard: guard,
         }
@@ -159,9 +163,16 @@ impl VmActor {
             Effect::Make => {
                 let reporter = self.jobs.first().map(|(_, job)| job.reporter());
                 let progress = move |p: Progress| reporter.iter().for_each(|r| r.progress(p.clone()));
-                run(ctx, "make", MAKE, tools.make(record, progress), |me, out, ctx| {
+                self.making = Some(run(ctx, "make", MAKE, tools.make(record, progress), |me, out, ctx| {
                     me.conclude(out, Event::Made, ctx);
-                });
+                }));
+            }
+            Effect::Abandon => {
+                if let Some(making) = self.making.take() {
+                    ctx.cancel_future(making);
+                }
+                let canceled = Error::new(Kind::Canceled, "canceled on request");
+                self.apply(Event::Made(Err(canceled)), ctx);
             }
             Effect::AwaitAgent => {
                 self.deadline = Some(ctx.run_later(BOOT_DEADLINE, |me, ctx| me.late(ctx)));
@@ -318,14 +329,15 @@ impl Handler<JobCanceled> for VmActor {
     type Result = ();
     fn handle(&mut self, message: JobCanceled, ctx: &mut Context<Self>) {
         let Some(at) = self.jobs.iter().position(|(_, job)| job.path() == message.job) else { return };
-        let new = matches!(self.state, State::Creating { .. });
         match self.jobs[at].0 {
             // What a stop or a delete has begun goes on.
             Goal::Stopped | Goal::Gone => {}
             Goal::Made | Goal::Running => {
                 let (_, job) = self.jobs.swap_remove(at);
+                // Whoever takes a creation back wants no VM, however far it has come.
+                let event = if job.kind() == CREATE { Event::Delete } else { Event::Stop { grace_ms: 0 } };
                 job.finish(Err(Error::new(Kind::Canceled, "canceled on request")));
-                self.apply(if new { Event::Delete } else { Event::Stop { grace_ms: 0 } }, ctx);
+                self.apply(event, ctx);
             }
         }
     }

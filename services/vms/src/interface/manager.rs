@@ -13,7 +13,7 @@ use zbus::message::Header;
 use zbus::wire::OwnedObjectPath;
 
 use super::{VmFace, vm_path};
-use crate::actor::{Create, Find, Supervisor, Tools};
+use crate::actor::{CREATE, Create, Find, Supervisor, Tools};
 use crate::host::client;
 use crate::view::View;
 
@@ -40,7 +40,7 @@ impl ManagerFace {
             (true, Some(pid)) => Some(client::open(caller.name.as_str(), pid)?),
             (true, None) => return Err(Error::new(Kind::NotSupported, "the bus does not say which process you are")),
         };
-        let job = self.tools.service.jobs().create("create", caller.uid).await?;
+        let job = self.tools.service.jobs().create(CREATE, caller.uid).await?;
         let created = self.door.ask(Create { spec, owner: caller.uid, token, client, job }).await?;
         if let Some(view) = created.fresh {
             publish(&self.tools, &self.door, &created.id, view).await?;

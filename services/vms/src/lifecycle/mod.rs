@@ -25,7 +25,7 @@ pub(crate) use step::step;
 /// Where a VM is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Image, disks and address are being got. `doomed`: deleted as soon as that is over.
+    /// Image, disks and address are being got. `doomed`: this is being abandoned, and then all is removed.
     Creating {
         start: bool,
         doomed: bool,
@@ -102,6 +102,8 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     /// Claim image and kernel, make disks, reserve the address.
     Make,
+    /// Stop making; the outcome of that is a failed `Made`.
+    Abandon,
     /// Open everything, start the keeper, hand it all over.
     Launch,
     /// Count the boot deadline.

@@ -3,15 +3,15 @@
 
 use super::{After, Effect, Event, State};
 
-use Effect::{AwaitAgent, Identify, Kill, Launch, Make, Remove, Settle, Shutdown};
+use Effect::{Abandon, AwaitAgent, Identify, Kill, Launch, Make, Remove, Settle, Shutdown};
 
 const STOPPED: After = After::Stopped { why: None };
 
 /// The next state, and what to do on the way.
 pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
     match (state, event) {
-        (State::Creating { start, .. }, Event::Delete | Event::ClientGone) => {
-            (State::Creating { start, doomed: true }, vec![])
+        (State::Creating { start, doomed: false }, Event::Delete | Event::ClientGone) => {
+            (State::Creating { start, doomed: true }, vec![Abandon])
         }
         (State::Creating { doomed: true, .. }, Event::Made(_)) => (State::Removing { why: None }, vec![Remove]),
         (State::Creating { .. }, Event::Made(Err(why))) => (State::Removing { why: Some(why) }, vec![Remove]),

@@ -89,6 +89,7 @@ fn settle(mut state: State, mut effects: Vec<Effect>) -> State {
         let Some(effect) = effects.pop() else { break };
         let event = match effect {
             Effect::Make => Event::Made(Ok(())),
+            Effect::Abandon => Event::Made(Err(why())),
             Effect::Launch => Event::Launched(Ok(())),
             Effect::Identify => Event::Identified(Ok(())),
             Effect::Shutdown { .. } | Effect::Kill => Event::Exited(why()),
@@ -118,7 +119,7 @@ proptest! {
         let (state, mut effects) = step(state, Event::Delete);
         // What was under way in this state reports as well.
         match state {
-            State::Creating { .. } => effects.push(Effect::Make),
+            State::Creating { .. } if effects.is_empty() => effects.push(Effect::Make),
             State::Launching { .. } => effects.push(Effect::Launch),
             State::Ending { .. } => effects.push(Effect::Kill),
             State::Settling { .. } => effects.push(Effect::Settle),
