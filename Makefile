@@ -58,7 +58,16 @@ test: packages build ## Everything CI runs: lints, unit tests, real machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo nextest run --workspace --all-features --profile ci
+	$(MAKE) --no-print-directory deny
 
 .PHONY: blessed
 blessed: build ## Write anew what tests compare with: the interfaces' documents, the command line's reference
 	BLESS=1 cargo nextest run -p banger-integration --test artifacts -E 'test(the_documents_are_what_the_services_say)'
+
+.PHONY: deny
+deny: ## Licences, sources, bans and advisories of what comes in from outside (needs cargo-deny)
+	@if ! cargo deny --version >/dev/null 2>&1; then \
+		echo "deny: skipped: 'cargo install cargo-deny --locked' installs what it needs"; exit 0; fi; \
+	cargo deny check --allow duplicate bans licenses sources; \
+	if cargo deny fetch db >/dev/null 2>&1; then cargo deny --offline check advisories; \
+	else echo "deny: advisories skipped: their database cannot be fetched"; fi
