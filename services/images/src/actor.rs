@@ -140,17 +140,26 @@ impl Images {
             build.jobs.push(job);
             return;
         }
-        let listeners = Arc::new(Mutex::new(vec![job.reporter()]));
-        let cancel = Cancel::default();
-        self.builds
-            .insert(what.clone(), Build { jobs: vec![job], listeners: listeners.clone(), cancel: cancel.clone() });
-        let (catalog, (class, name)) = (self.catalog.clone(), what.clone());
-        let work = blocking(move || catalog.build(class, &name, &Broadcast::new(listeners), &cancel));
-        run(ctx, "build", BUILD, work, move |me, outcome, _| me.built(&what, outcome));
+        self.begin(what, vec![job], ctx);
     }
 
-    fn built(&mut self, what: &What, outcome: Result<Entry>) {
-        let Some(build) = self.builds.remove(what) else { return };
+    fn begin(&mut self, what: What, jobs: Vec<Job>, ctx: &mut Context<Self>) {
+        let listeners = Arc::new(Mutex::new(jobs.iter().map(Job::reporter).collect()));
+        let cancel = Cancel::default();
+        let build = Build { jobs, listeners: listeners.clone(), cancel: cancel.clone() };
+        self.builds.insert(what.clone(), build);
+        let (catalog, (class, name)) = (self.catalog.clone(), what.clone());
+        let work = blocking(move || catalog.build(class, &name, &Broadcast::new(listeners), &cancel));
+        run(ctx, "build", BUILD, work, move |me, outcome, ctx| me.built(what, outcome, ctx));
+    }
+
+    fn built(&mut self, what: What, outcome: Result<Entry>, ctx: &mut Context<Self>) {
+        let Some(build) = self.builds.remove(&what) else { return };
+        // Who came after the last one had left wants it all the same.
+        if build.cancel.is_cancelled() && outcome.is_err() && !build.jobs.is_empty() {
+            self.begin(what, build.jobs, ctx);
+            return;
+        }
         let outcome = outcome.map(|entry| {
             self.entries.retain(|e| (e.class, e.digest) != (entry.class, entry.digest));
             self.entries.push(entry.clone());
