@@ -128,9 +128,11 @@ async fn write_through<W: tokio::io::AsyncWrite + Unpin>(to: &mut W, data: &[u8]
 async fn send(mut write: OwnedWriteHalf, mut inputs: mpsc::Receiver<ExecInput>) {
     while let Some(input) = inputs.recv().await {
         if write_frame(&mut write, &input).await.is_err() {
-            return;
+            break;
         }
     }
+    // To the guest a half-closed stream is a client that has gone: the end of input is a frame, not this.
+    write.forget();
 }
 
 /// Stdin to the guest, to its end.
