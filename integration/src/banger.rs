@@ -1,6 +1,6 @@
 //! One banger: its own state and runtime folders, its own background process.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Who, catalog, leftovers};
+use crate::namespace::Namespace;
+pub(crate) use crate::namespace::code;
+use crate::{Running, Who, catalog, leftovers};
 
 /// A banger of one's own.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Banger {
     home: TempDir,
     catalog: PathBuf,
     linger: u32,
+    variables: Vec<(String, OsString)>,
+    namespace: Option<Namespace>,
 }
 
 /// What a command came to.
@@ -40,7 +44,7 @@ impl Banger {
             std::fs::create_dir(home.path().join(folder)).unwrap();
             who.own(&home.path().join(folder));
         }
-        Banger { who, home, catalog: catalog::folder(who), linger: 20 }
+        Banger { who, home, catalog: catalog::folder(who), linger: 20, variables: vec![], namespace: None }
     }
 
     /// A banger with the small image.
@@ -72,6 +76,22 @@ impl Banger {
         self
     }
 
+    /// Sets a variable for its commands and services.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.stop_services();
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Its commands and services run in a mount namespace of their own, prepared by this script of root's.
+    #[must_use]
+    pub fn mounting(mut self, script: &str) -> Self {
+        self.stop_services();
+        self.namespace = Some(Namespace::prepared_by(script));
+        self
+    }
+
     pub fn who(&self) -> Who {
         self.who
     }
@@ -100,12 +120,14 @@ impl Banger {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let mut command = self.who.command(&program());
+        let entrance = self.namespace.as_ref().map(Namespace::entrance).unwrap_or_default();
+        let mut command = self.who.command_behind(&entrance, &program());
         command
             .env("BANGER_STATE_DIR", self.state())
             .env("BANGER_RUNTIME_DIR", self.home.path().join("run"))
             .env("BANGER_IMAGE_DIR", &self.catalog)
             .env("BANGER_LINGER_SECONDS", self.linger.to_string())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -136,6 +158,26 @@ impl Banger {
         let output = Output::of(child);
         feeder.join().unwrap();
         output
+    }
+
+    /// Starts a command line and lets it run.
+    pub fn start<I, S>(&self, arguments: I) -> Running
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        Running::of(self.command(arguments))
+    }
+
+    /// Runs a command line that must fail with banger's own exit code; what it complained of.
+    pub fn fails<I, S>(&self, arguments: I) -> String
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let output = self.run(arguments);
+        assert_eq!(output.code, 125, "{}{}", output.stdout, output.stderr);
+        output.stderr
     }
 
     /// Runs a command line that must succeed; its stdout.
@@ -200,6 +242,34 @@ impl Banger {
         }
     }
 
+    /// Keepers and VMMs of this banger's machines that run on the host.
+    pub fn on_the_host(&self) -> Vec<String> {
+        let mut found = leftovers::processes(&self.state());
+        found.retain(|line| line.contains("banger-keeper") || line.contains("qemu-system"));
+        found
+    }
+
+    /// The process on the host that keeps a machine.
+    pub fn keeper(&self, id: &str) -> Pid {
+        let keepers = leftovers::processes(&self.state().join("vms").join(id));
+        let keeper = keepers.iter().find(|line| line.contains("banger-keeper")).expect("the machine has a keeper");
+        Pid::from_raw(keeper.split(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// What is kept of machines on the disk.
+    pub fn on_the_disk(&self) -> Vec<PathBuf> {
+        let folders = ["vms", "disks"].map(|folder| self.state().join(folder));
+        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+        entries.filter(|e| !e.file_name().to_string_lossy().starts_with('.')).map(|e| e.path()).collect()
+    }
+
+    /// Asserts that no machine is left: none listed, none on the host, none on the disk.
+    pub fn has_nothing_left(&self) {
+        eventually("no machine is listed", || self.list().is_empty());
+        eventually("no machine is on the host", || self.on_the_host().is_empty());
+        assert!(self.on_the_disk().is_empty(), "{:?}", self.on_the_disk());
+    }
+
     /// The end of the services' log, for a failure's message.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.state().join("banger.log")).unwrap_or_default();
@@ -213,7 +283,7 @@ impl Output {
     pub fn of(child: Child) -> Self {
         let output = child.wait_with_output().unwrap();
         Output {
-            code: output.status.code().unwrap_or(-1),
+            code: code(output.status),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
@@ -221,10 +291,15 @@ impl Output {
 }
 
 /// Waits for something that must come true soon.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) -> Duration {
+    within(Duration::from_secs(20), what, holds)
+}
+
+/// The same with a time of its own, for what takes long by nature.
+pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
         #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -252,6 +327,7 @@ impl Drop for Banger {
             self.run(["vm", "delete"].iter().map(|s| (*s).to_owned()).chain(machines));
         }
         self.stop_services();
+        self.namespace = None;
         let left = || [leftovers::processes(self.home.path()), leftovers::mounts(self.home.path())].concat();
         let begun = Instant::now();
         while !left().is_empty() && begun.elapsed() < Duration::from_secs(10) {

@@ -1,5 +1,6 @@
 //! Who runs banger: root, or an ordinary user without sudo.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,15 +31,19 @@ impl Who {
 
     /// A command that this user runs, with nothing of the environment but what banger needs.
     pub fn command(self, program: &Path) -> Command {
-        let mut command = match self {
-            Who::Me => Command::new(program),
-            Who::User => {
-                let mut setpriv = Command::new("setpriv");
-                setpriv.args(["--reuid", USER, "--regid", USER, "--init-groups", "--inh-caps=-all"]);
-                setpriv.args(["--"]).arg(program);
-                setpriv
-            }
-        };
+        self.command_behind(&[], program)
+    }
+
+    /// The same behind another program, which is started as whoever runs the tests.
+    pub(crate) fn command_behind(self, entrance: &[String], program: &Path) -> Command {
+        let setpriv = ["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--inh-caps=-all", "--"];
+        let mut words: Vec<OsString> = entrance.iter().map(OsString::from).collect();
+        if self == Who::User {
+            words.extend(setpriv.map(OsString::from));
+        }
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home());
         command
     }
