@@ -1,8 +1,8 @@
-//! The one place that knows how a message becomes bytes: bincode 2 (standard configuration) with a hard limit,
+//! The one place that knows how a message becomes bytes: bincode 2 (standard configuration) with hard limits,
 //! and the length prefix of stream transports.
 //!
-//! A frame is a little-endian `u32` length and that many bytes of payload. bincode's decoder is told the limit
-//! too, so a length inside the payload cannot make it allocate more than the frame could hold.
+//! A frame is a little-endian `u32` length and that many bytes of payload. bincode's decoder is told a limit too,
+//! so a length inside the payload cannot make it allocate more than a whole frame of the smallest elements would.
 
 use bincode::config;
 
@@ -10,6 +10,9 @@ use bincode::config;
 pub const MAX_MESSAGE: usize = 96 * 1024;
 /// The most data that one frame of a stream carries.
 pub const MAX_DATA: usize = 64 * 1024;
+/// No decoded message holds more memory than this. A string of one byte on the wire takes 24 in memory, and
+/// bincode counts both: whatever fits into [`MAX_MESSAGE`] stays below.
+pub const MAX_DECODED: usize = 32 * MAX_MESSAGE;
 /// Bytes of the length prefix.
 const PREFIX: usize = 4;
 
@@ -27,7 +30,7 @@ pub enum CodecError {
 }
 
 fn configuration() -> impl config::Config {
-    config::standard().with_limit::<MAX_MESSAGE>()
+    config::standard().with_limit::<MAX_DECODED>()
 }
 
 /// Encodes a message without a length prefix (for packet sockets).
@@ -119,6 +122,15 @@ mod tests {
         let mut bytes = vec![253];
         bytes.extend_from_slice(&(1u64 << 60).to_le_bytes());
         assert!(matches!(decode::<Vec<u8>>(&bytes), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn many_small_strings_are_understood_as_well_as_a_large_one() {
+        for strings in [vec![String::new(); MAX_MESSAGE - 5], vec!["x".repeat(MAX_MESSAGE - 6)]] {
+            let bytes = encode(&strings).unwrap();
+            assert_eq!(bytes.len(), MAX_MESSAGE);
+            assert!(decode::<Vec<String>>(&bytes) == Ok(strings));
+        }
     }
 
     #[test]
