@@ -58,7 +58,14 @@ test: packages build ## Everything CI runs: lints, unit tests, real machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo nextest run --workspace --all-features --profile ci
+	$(MAKE) --no-print-directory fuzz
 	$(MAKE) --no-print-directory deny
+
+# For each target; all of them take a minute on two cores.
+FUZZ_MS ?= 7000
+.PHONY: fuzz
+fuzz: ## Strangers' bytes at every parser of the wire, for a minute
+	BOLERO_RANDOM_TEST_TIME_MS=$(FUZZ_MS) cargo nextest run -p banger-schemas --all-features --test fuzz
 
 .PHONY: blessed
 blessed: build ## Write anew what tests compare with: the interfaces' documents, the command line's reference
