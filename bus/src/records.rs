@@ -38,12 +38,14 @@ fn broken(error: impl std::fmt::Display) -> Error {
     Error::new(Kind::Corrupt, format!("the records cannot be used: {error}"))
 }
 
-fn encode<R: Record>(record: &R) -> Result<Vec<u8>> {
+/// The bytes of a record as they are stored. Public for the golden tests of those who have records.
+pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>> {
     let record = serde_json::to_value(record).map_err(Error::internal)?;
     serde_json::to_vec(&Envelope { v: R::VERSION, record }).map_err(Error::internal)
 }
 
-fn decode<R: Record>(key: &str, bytes: &[u8]) -> Result<R> {
+/// Reads a record of this version or an older one; `key` is for the error.
+pub fn decode<R: Record>(key: &str, bytes: &[u8]) -> Result<R> {
     let corrupt = |why: String| Error::new(Kind::Corrupt, format!("record {}/{key}: {why}", R::TABLE));
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
     if envelope.v > R::VERSION {

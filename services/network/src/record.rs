@@ -32,3 +32,27 @@ impl Record for Last {
     const TABLE: &'static str = "last-address";
     const VERSION: u32 = 1;
 }
+
+#[cfg(test)]
+mod golden {
+    use super::*;
+    use banger_bus::records::{decode, encode};
+
+    const LEASE: &str = r#"{"v":1,"record":{"address":"172.30.0.2","host_address":"127.77.0.2","open":true,"ports":[[{"guest":80,"host":8080},20000]]}}"#;
+    const BARE_LEASE: &str = r#"{"v":1,"record":{"address":"172.30.0.3","host_address":null,"open":false,"ports":[]}}"#;
+    const LAST: &str = r#"{"v":1,"record":"172.30.0.3"}"#;
+
+    fn again<R: Record>(stored: &str) -> String {
+        let record: R = decode("abcdefghij", stored.as_bytes()).unwrap();
+        String::from_utf8(encode(&record).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn records_of_version_1_are_read_and_written_as_ever() {
+        assert_eq!(again::<LeaseRecord>(LEASE), LEASE);
+        assert_eq!(again::<LeaseRecord>(BARE_LEASE), BARE_LEASE);
+        assert_eq!(again::<Last>(LAST), LAST);
+        let lease: LeaseRecord = decode("abcdefghij", LEASE.as_bytes()).unwrap();
+        assert_eq!(lease.ports, [(Port { host: 8080, guest: 80 }, 20000)]);
+    }
+}

@@ -63,3 +63,45 @@ impl Record for VmRecord {
     const TABLE: &'static str = "vms";
     const VERSION: u32 = 1;
 }
+
+#[cfg(test)]
+mod golden {
+    use super::*;
+    use banger_bus::records::{decode, encode};
+
+    /// Everything that a record may hold.
+    const FULL: &str = concat!(
+        r#"{"v":1,"record":{"backend":"qemu-tcg","client":{"bus_name":":1.7","pid":42,"start_time":99},"#,
+        r#""created":1700000000,"disk_mib":8192,"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
+        r#""kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
+        r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
+        r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","network":true,"#,
+        r#""owner":1000,"ports":[{"guest":80,"host":8080}],"token":"t","vcpus":2}}"#,
+    );
+
+    fn again(stored: &str) -> String {
+        let record: VmRecord = decode("abcdefghij", stored.as_bytes()).unwrap();
+        String::from_utf8(encode(&record).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_machine_of_version_1_is_read_and_written_as_ever() {
+        assert_eq!(again(FULL), FULL);
+        let lease = &FULL[FULL.find(r#"{"address""#).unwrap()..FULL.find(r#","machine_id""#).unwrap()];
+        let bare = FULL
+            .replace(r#""qemu-tcg""#, "null")
+            .replace(r#"{"bus_name":":1.7","pid":42,"start_time":99}"#, "null")
+            .replace(lease, "null")
+            .replace(r#"[{"guest":80,"host":8080}]"#, "[]")
+            .replace(r#""t""#, "null");
+        assert_eq!(again(&bare), bare);
+    }
+
+    #[test]
+    fn every_intent_of_version_1_is_known() {
+        for intent in ["create", "stopped", "run", "stop", "remove"] {
+            let stored = FULL.replace(r#""run""#, &format!("{intent:?}"));
+            assert_eq!(again(&stored), stored);
+        }
+    }
+}
