@@ -22,12 +22,19 @@ use crate::view::View;
 
 /// From the launch to the agent that knows who it is.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+/// Sets another boot deadline: for a host that is slower than that, and for tests that are not to wait so long.
+const BOOT_DEADLINE_VARIABLE: &str = "BANGER_BOOT_DEADLINE_SECONDS";
 /// A first start may have to fetch and build an image.
 const MAKE: Duration = Duration::from_secs(3600);
 /// The kind of a job that makes a VM.
 pub(crate) const CREATE: &str = "create";
 /// Anything else that is done to a VM.
 const EFFECT: Duration = Duration::from_secs(120);
+
+fn boot_deadline() -> Duration {
+    let given = std::env::var(BOOT_DEADLINE_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+    given.map_or(BOOT_DEADLINE, Duration::from_secs)
+}
 
 /// One VM.
 pub(crate) struct VmActor {
@@ -175,7 +182,7 @@ impl VmActor {
                 self.apply(Event::Made(Err(canceled)), ctx);
             }
             Effect::AwaitAgent => {
-                self.deadline = Some(ctx.run_later(BOOT_DEADLINE, |me, ctx| me.late(ctx)));
+                self.deadline = Some(ctx.run_later(boot_deadline(), |me, ctx| me.late(ctx)));
             }
             Effect::Launch => {
                 // Without a lease the note that says why is still true; every other one was the last boot's.
@@ -241,7 +248,7 @@ impl VmActor {
             return;
         }
         let (tools, phase, vm) = (self.tools.clone(), self.phase.clone(), self.record.id.clone());
-        let error = async move { Ok(tools.late(vm, phase, BOOT_DEADLINE).await) };
+        let error = async move { Ok(tools.late(vm, phase, boot_deadline()).await) };
         run(ctx, "late", EFFECT, error, |me, error, ctx| me.apply(Event::Late(error.unwrap_or_else(|e| e)), ctx));
     }
 
