@@ -78,3 +78,8 @@ deny: ## Licences, sources, bans and advisories of what comes in from outside (n
 	cargo deny check --allow duplicate bans licenses sources; \
 	if cargo deny fetch db >/dev/null 2>&1; then cargo deny --offline check advisories; \
 	else echo "deny: advisories skipped: their database cannot be fetched"; fi
+
+.PHONY: bench
+bench: EXTRA_PACKAGES := $(TEST_PACKAGES)
+bench: packages build ## The numbers: banger against what it is measured by, in one table (4 minutes)
+	cargo bench --profile dev -p banger-integration --bench numbers
