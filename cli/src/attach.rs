@@ -18,6 +18,9 @@ use tokio::sync::mpsc;
 use crate::client::Client;
 use crate::error::{Failure, code};
 
+/// What ends a program that writes to nobody.
+const SIGPIPE: u8 = 13;
+
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
@@ -91,8 +94,8 @@ where
     let receiving = async {
         let mut frames = FrameReader::new(read);
         loop {
-            match frames.next::<ExecOutput>().await? {
-                Some(ExecOutput::Started { .. }) => {}
+            let read_on = match frames.next::<ExecOutput>().await? {
+                Some(ExecOutput::Started { .. }) => true,
                 Some(ExecOutput::Stdout(data)) => write_through(&mut stdout, &data).await?,
                 Some(ExecOutput::Stderr(data)) => write_through(&mut stderr, &data).await?,
                 Some(ExecOutput::Exited(status)) => return Ok(End::Exited(status)),
@@ -104,6 +107,10 @@ where
                     return Err(Failure::new("the connection to the machine was lost before the command ended")
                         .hint("'banger vm show' tells how the machine is"));
                 }
+            };
+            // A reader that has gone ends us as it ends any program in a pipe, and the command with us.
+            if !read_on {
+                return Ok(End::Signaled(SIGPIPE));
             }
         }
     };
@@ -118,10 +125,16 @@ where
     }
 }
 
-/// A reader of our output that has gone ends us as it ends any program in a pipe: quietly.
-async fn write_through<W: tokio::io::AsyncWrite + Unpin>(to: &mut W, data: &[u8]) -> Result<(), Failure> {
-    to.write_all(data).await?;
-    Ok(to.flush().await?)
+/// Writes output through; whether somebody reads it still.
+async fn write_through<W: tokio::io::AsyncWrite + Unpin>(to: &mut W, data: &[u8]) -> Result<bool, Failure> {
+    let written = async {
+        to.write_all(data).await?;
+        to.flush().await
+    };
+    match written.await {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
+    }
 }
 
 /// Writes what is to go to the guest. A guest that no longer listens tells so by its end.
@@ -187,7 +200,10 @@ struct RawTerminal {
 impl RawTerminal {
     fn enter() -> Result<Self, Failure> {
         let stdin = std::io::stdin();
-        let before = tcgetattr(stdin.as_fd()).map_err(std::io::Error::from)?;
+        let before = tcgetattr(stdin.as_fd()).map_err(|_| {
+            Failure::new("standard input is no terminal, so the command cannot have it as one")
+                .hint("leave --tty out where input comes from a file or a pipe")
+        })?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         tcsetattr(stdin.as_fd(), SetArg::TCSADRAIN, &raw).map_err(std::io::Error::from)?;

@@ -24,16 +24,38 @@ pub(crate) async fn run(client: &Client, args: Args) -> Result<(), Failure> {
     let console: OwnedFd = vm.console(options).await?.into();
     let mut console = tokio::fs::File::from_std(std::fs::File::from(console));
     let mut buffer = vec![0; 16 * 1024];
+    let mut partial = Vec::new();
     loop {
         let n = console.read(&mut buffer).await?;
         if n == 0 {
             return Ok(());
         }
-        // What a guest writes must not drive the terminal that it is shown on.
-        let harmless = |b: u8| !stdout_is_terminal() || matches!(b, b'\n' | b'\t' | b' '..=b'~' | 0x80..);
-        let shown: Vec<u8> = buffer[..n].iter().copied().filter(|b| harmless(*b)).collect();
-        write(&shown)?;
+        if stdout_is_terminal() {
+            partial.extend_from_slice(&buffer[..n]);
+            write(harmless(&mut partial).as_bytes())?;
+        } else {
+            write(&buffer[..n])?;
+        }
     }
+}
+
+/// Takes whole characters out and leaves those that cannot drive the terminal they are shown on: no control
+/// characters, C1 among them.
+fn harmless(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut used = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.extend(chunk.valid().chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')));
+        used += chunk.valid().len();
+        let rest = bytes.len() - used;
+        // The beginning of a character whose end has not come yet stays for the next time.
+        if rest == chunk.invalid().len() && rest < 4 {
+            break;
+        }
+        used += chunk.invalid().len();
+    }
+    bytes.drain(..used);
+    text
 }
 
 fn write(bytes: &[u8]) -> Result<(), Failure> {
@@ -41,4 +63,16 @@ fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;
     Ok(stdout.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_console_cannot_drive_the_terminal() {
+        let mut bytes = b"a\x1b[2J\xc2\x9b2J\xff\tb\n\xc3".to_vec();
+        assert_eq!(super::harmless(&mut bytes), "a[2J2J\tb\n");
+        bytes.push(0xa4);
+        assert_eq!(super::harmless(&mut bytes), "\u{e4}");
+        assert!(bytes.is_empty());
+    }
 }

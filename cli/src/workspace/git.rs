@@ -15,10 +15,12 @@ where
     S: AsRef<OsStr>,
 {
     let output = Command::new("git")
+        // A repo must not run programs of its choice because somebody lists its files (git-config(1)).
+        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never"])
+        .args(["-c", "protocol.file.allow=always"])
         .arg("-C")
         .arg(dir)
         .args(arguments)
-        // A repo must not run programs of its choice because somebody lists its files.
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("LC_ALL", "C")
         .output()
@@ -40,11 +42,22 @@ pub(super) fn top(path: &Path) -> Result<PathBuf, Failure> {
         return Err(Failure::new(format!("{shown} is no folder")).hint("give the folder of a git repo"));
     }
     let mut top = git(path, ["rev-parse", "--show-toplevel"]).map_err(|failure| {
+        if failure.message.contains("dubious ownership") {
+            return Failure::new(format!("{shown} belongs to somebody else, so git does not read it"))
+                .hint(format!("'git config --global --add safe.directory {shown}' says that you trust it"));
+        }
         Failure::new(format!("{shown} is in no git repo: {}", failure.message))
             .hint("'git init && git add .' makes it one; only tracked files are copied into the machine")
     })?;
     top.truncate(top.strip_suffix(b"\n").unwrap_or(&top).len());
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(top)))
+    let top = PathBuf::from(std::ffi::OsString::from_vec(top));
+    // A repo can name any folder as its working tree (core.worktree): the files of another one are not its own.
+    if std::fs::symlink_metadata(top.join(".git")).is_err() {
+        let elsewhere = top.display();
+        return Err(Failure::new(format!("the repo at {shown} has its working tree elsewhere, in {elsewhere}"))
+            .hint("its files are not copied: run from a repo whose .git lies in its working tree"));
+    }
+    Ok(top)
 }
 
 /// The files that go into the machine, sorted, without those that are deleted in the working tree.

@@ -160,6 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn a_repos_configuration_runs_nothing_and_names_no_other_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        sh(dir.path(), REPO);
+        sh(dir.path(), "echo a > a && git add a && git commit -qm c && echo b > b");
+        let ran = elsewhere.path().join("ran");
+        sh(dir.path(), &format!("git config core.fsmonitor 'touch {}; false'", ran.display()));
+        unpacked(&Workspace::open(dir.path(), true).unwrap());
+        assert!(!ran.exists(), "the repo's program ran");
+        sh(dir.path(), &format!("git config core.worktree {}", elsewhere.path().display()));
+        std::fs::write(elsewhere.path().join("a"), "not the repo's").unwrap();
+        let refused = Workspace::open(dir.path(), false).unwrap_err();
+        assert!(refused.message.contains("has its working tree elsewhere"), "{}", refused.message);
+    }
+
+    #[test]
     fn a_repo_without_a_commit_and_a_folder_that_is_no_repo() {
         let dir = tempfile::tempdir().unwrap();
         sh(dir.path(), "git init -q -b trunk . && echo a > a && git add a");

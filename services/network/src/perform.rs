@@ -133,7 +133,18 @@ impl Effects {
     /// Makes again what died, if a VM needs it.
     pub(crate) async fn mend(self) -> Result<()> {
         let _turn = self.turn.lock().await;
-        if self.rules.borrow().guests.is_empty() { Ok(()) } else { self.apply().await }
+        let rules = self.rules.borrow().clone();
+        if rules.guests.is_empty() {
+            return Ok(());
+        }
+        self.apply().await?;
+        // What is published already stays; what an uplink lost while nobody remembered it comes back.
+        for publication in rules.publications {
+            if let Err(error) = self.host.publish(&publication).await {
+                tracing::warn!(?publication, %error, "a published port did not come back");
+            }
+        }
+        Ok(())
     }
 
     /// Comes back when something that VMs need has died.

@@ -16,6 +16,7 @@ use actix::Actor;
 use banger_bus::{Dirs, Door, Records, Service};
 use banger_schemas::error::Result;
 use banger_schemas::vms;
+use futures_util::future::join_all;
 
 use actor::{Adopt, Supervisor, Tools};
 use host::backend::Backends;
@@ -36,9 +37,11 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
         service,
     };
     let door = Door::new(Supervisor::new(tools.clone()).start());
-    for record in recover::records(&tools).await? {
+    let records = recover::records(&tools).await?;
+    // All at once: a keeper that does not answer takes its time.
+    let states = join_all(records.iter().map(|record| recover::classify(&tools, record))).await;
+    for (record, state) in records.into_iter().zip(states) {
         let id = record.id.clone();
-        let state = recover::classify(&tools, &record).await;
         let view = door.ask(Adopt { record, state }).await?;
         interface::publish(&tools, &door, &id, view).await?;
     }

@@ -31,6 +31,8 @@ pub(crate) struct VmRecord {
     pub(crate) client: Option<Client>,
     /// How its VMM runs, while it does.
     pub(crate) backend: Option<String>,
+    /// The VM's keeper, while it has one.
+    pub(crate) keeper: Option<Process>,
 }
 
 /// What is being done with the VM, as it must be gone on with after a crash.
@@ -54,8 +56,14 @@ pub(crate) enum Intent {
 pub(crate) struct Client {
     /// Unique name on the bus that it created the VM on.
     pub(crate) bus_name: String,
+    pub(crate) process: Process,
+}
+
+/// One process for ever (`proc_pid_stat(5)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// Field 22 of `/proc/PID/stat`: with the pid it names one process for ever (`proc_pid_stat(5)`).
+    /// Field 22 of `/proc/PID/stat`.
     pub(crate) start_time: u64,
 }
 
@@ -71,9 +79,9 @@ mod golden {
 
     /// Everything that a record may hold.
     const FULL: &str = concat!(
-        r#"{"v":1,"record":{"backend":"qemu-tcg","client":{"bus_name":":1.7","pid":42,"start_time":99},"#,
+        r#"{"v":1,"record":{"backend":"qemu-tcg","client":{"bus_name":":1.7","process":{"pid":42,"start_time":99}},"#,
         r#""created":1700000000,"disk_mib":8192,"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
-        r#""kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
+        r#""keeper":{"pid":7,"start_time":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
         r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
         r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","network":true,"#,
         r#""owner":1000,"ports":[{"guest":80,"host":8080}],"token":"t","vcpus":2}}"#,
@@ -90,7 +98,8 @@ mod golden {
         let lease = &FULL[FULL.find(r#"{"address""#).unwrap()..FULL.find(r#","machine_id""#).unwrap()];
         let bare = FULL
             .replace(r#""qemu-tcg""#, "null")
-            .replace(r#"{"bus_name":":1.7","pid":42,"start_time":99}"#, "null")
+            .replace(r#"{"bus_name":":1.7","process":{"pid":42,"start_time":99}}"#, "null")
+            .replace(r#"{"pid":7,"start_time":8}"#, "null")
             .replace(lease, "null")
             .replace(r#"[{"guest":80,"host":8080}]"#, "[]")
             .replace(r#""t""#, "null");

@@ -1,16 +1,20 @@
 //! Recovery: collect facts, classify each record, and let the ordinary life go on from there. What no record knows
 //! is given back; what cannot be proved stale stays.
 
-use banger_bus::effects::blocking;
-use banger_schemas::error::Result;
+use std::time::Duration;
+
+use banger_bus::effects::{blocking, within};
+use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Phase;
 
 use crate::actor::Tools;
 use crate::guest::sentence;
-use crate::host::client;
 use crate::lifecycle::{After, State};
 use crate::peers::is_missing;
-use crate::record::{Intent, VmRecord};
+use crate::record::{Intent, Process, VmRecord};
+
+/// A keeper that lives tells its status at once.
+const STATUS: Duration = Duration::from_secs(5);
 
 /// All records that can be read. One that cannot is told of and left where it is.
 pub(crate) async fn records(tools: &Tools) -> Result<Vec<VmRecord>> {
@@ -24,50 +28,73 @@ pub(crate) async fn records(tools: &Tools) -> Result<Vec<VmRecord>> {
     Ok(whole)
 }
 
-/// What a keeper says of itself, if there is one.
-async fn keeper_phase(tools: &Tools, record: &VmRecord) -> Option<Phase> {
-    let keeper = tools.keepers.connect(&record.id).await.ok()?;
-    keeper.watch().await.ok()?;
-    let status = tokio::time::timeout(std::time::Duration::from_secs(5), keeper.next_status()).await;
-    status.ok()?.ok()?.map(|status| status.phase)
+/// What there is of a VM's keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    /// It has ended, and its VMM with it; or its VMM has, and it is about to.
+    Gone,
+    /// It keeps a VMM.
+    Up,
+    /// It lives and does not answer.
+    Silent,
+}
+
+async fn find_keeper(tools: &Tools, record: &VmRecord) -> Keeper {
+    let asked = async {
+        let keeper = tools.keepers.connect(&record.id).await?;
+        keeper.watch().await?;
+        let status = within("the VM's keeper", STATUS, keeper.next_status()).await?;
+        Ok::<_, Error>(match status.map(|s| s.phase) {
+            Some(Phase::Booting | Phase::Kernel | Phase::Agent) => Keeper::Up,
+            // Without a launch it ends by itself.
+            None | Some(Phase::Idle | Phase::Exited(_)) => Keeper::Gone,
+        })
+    };
+    match asked.await {
+        Ok(found) => found,
+        Err(error) if error.kind == Kind::Gone => Keeper::Gone,
+        // The socket proves nothing; its process does.
+        Err(_) => match record.keeper.map(Process::open) {
+            Some(Err(_)) => Keeper::Gone,
+            _ => Keeper::Silent,
+        },
+    }
 }
 
 /// The state that a VM of an earlier life goes on from.
 pub(crate) async fn classify(tools: &Tools, record: &VmRecord) -> State {
-    let phase = keeper_phase(tools, record).await;
-    let state = decide(record.intent, phase.as_ref(), client_lives(record));
-    tracing::info!(vm = %record.id, name = %record.name, intent = ?record.intent, ?phase, state = state.as_str(), "found");
+    let keeper = find_keeper(tools, record).await;
+    let state = decide(record.intent, keeper, client_lives(record));
+    tracing::info!(vm = %record.id, name = %record.name, intent = ?record.intent, ?keeper, state = state.as_str(), "found");
     state
 }
 
 /// Whether the client that the VM is leased to, if any, is still there.
 fn client_lives(record: &VmRecord) -> bool {
-    record.client.as_ref().is_none_or(|owner| client::reopen(owner).is_ok())
+    record.client.as_ref().is_none_or(|owner| owner.process.open().is_ok())
 }
 
-/// Pure: the record's intent, the keeper's word, the client's life.
-fn decide(intent: Intent, phase: Option<&Phase>, client_lives: bool) -> State {
-    let up = matches!(phase, Some(Phase::Booting | Phase::Kernel | Phase::Agent));
-    let dead = || {
-        banger_schemas::error::Error::new(
-            banger_schemas::error::Kind::Guest,
-            "the VM had ended when banger came back".to_owned(),
-        )
-    };
-    match (intent, up) {
-        // The record's client is gone, or the VM was on its way out: go on with that.
-        (Intent::Remove, true) => State::Ending { then: After::Removed },
-        (Intent::Remove | Intent::Create, false) => State::Removing { why: None },
-        (_, true) if !client_lives => State::Ending { then: After::Removed },
-        (_, false) if !client_lives => State::Removing { why: None },
-        // A keeper without a launch ends by itself.
-        (Intent::Create, true) => State::Ending { then: After::Removed },
-        (Intent::Run, true) => State::Booting,
-        (Intent::Run, false) => State::Settling { then: After::Stopped { why: Some(dead()) } },
-        (Intent::Stop | Intent::Stopped, true) => State::Ending { then: After::Stopped { why: None } },
-        (Intent::Stop, false) => State::Settling { then: After::Stopped { why: None } },
-        (Intent::Stopped, false) => State::Stopped { why: None },
+/// Pure: the record's intent, what there is of the keeper, the client's life.
+fn decide(intent: Intent, keeper: Keeper, client_lives: bool) -> State {
+    let down = keeper == Keeper::Gone;
+    let going = matches!(intent, Intent::Remove | Intent::Create) || !client_lives;
+    match (intent, keeper) {
+        // What was half made, on its way out, or its client's: goes.
+        _ if going && down => State::Removing { why: None },
+        _ if going => State::Ending { then: After::Removed },
+        (Intent::Run, Keeper::Up) => State::Booting,
+        (Intent::Run, Keeper::Silent) => State::Silent { why: why("the VM's keeper does not answer") },
+        (Intent::Run, Keeper::Gone) => {
+            State::Settling { then: After::Stopped { why: Some(why("the VM had ended when banger came back")) } }
+        }
+        (Intent::Stop, Keeper::Gone) => State::Settling { then: After::Stopped { why: None } },
+        (_, Keeper::Gone) => State::Stopped { why: None },
+        (_, Keeper::Up | Keeper::Silent) => State::Ending { then: After::Stopped { why: None } },
     }
+}
+
+fn why(message: &str) -> Error {
+    Error::new(Kind::Guest, message)
 }
 
 /// Gives back what peers and folders hold for VMs that no record knows.
@@ -109,21 +136,31 @@ pub(crate) async fn sweep(tools: &Tools) {
 mod tests {
     use super::*;
 
+    const INTENTS: [Intent; 5] = [Intent::Create, Intent::Stopped, Intent::Run, Intent::Stop, Intent::Remove];
+
     #[test]
     fn what_runs_is_adopted_and_what_was_half_made_is_undone() {
-        let agent = Phase::Agent;
-        assert_eq!(decide(Intent::Run, Some(&agent), true), State::Booting);
-        assert_eq!(decide(Intent::Run, None, true).as_str(), "stopping");
-        assert_eq!(decide(Intent::Create, None, true), State::Removing { why: None });
-        assert_eq!(decide(Intent::Stopped, None, true), State::Stopped { why: None });
-        assert_eq!(decide(Intent::Remove, Some(&agent), true), State::Ending { then: After::Removed });
+        assert_eq!(decide(Intent::Run, Keeper::Up, true), State::Booting);
+        assert_eq!(decide(Intent::Run, Keeper::Gone, true).as_str(), "stopping");
+        assert_eq!(decide(Intent::Create, Keeper::Gone, true), State::Removing { why: None });
+        assert_eq!(decide(Intent::Stopped, Keeper::Gone, true), State::Stopped { why: None });
+        assert_eq!(decide(Intent::Remove, Keeper::Up, true), State::Ending { then: After::Removed });
+    }
+
+    #[test]
+    fn a_silent_keeper_is_never_taken_for_a_dead_one() {
+        for intent in INTENTS {
+            let state = decide(intent, Keeper::Silent, true);
+            assert!(matches!(state, State::Silent { .. } | State::Ending { .. }), "{intent:?}: {state:?}");
+        }
+        assert!(matches!(decide(Intent::Run, Keeper::Silent, true), State::Silent { .. }));
     }
 
     #[test]
     fn a_vm_whose_client_is_gone_is_removed_whatever_it_did() {
-        for intent in [Intent::Create, Intent::Stopped, Intent::Run, Intent::Stop, Intent::Remove] {
-            assert_eq!(decide(intent, None, false), State::Removing { why: None }, "{intent:?}");
-            assert_eq!(decide(intent, Some(&Phase::Kernel), false).as_str(), "deleting", "{intent:?}");
+        for intent in INTENTS {
+            assert_eq!(decide(intent, Keeper::Gone, false), State::Removing { why: None }, "{intent:?}");
+            assert_eq!(decide(intent, Keeper::Up, false), State::Ending { then: After::Removed }, "{intent:?}");
         }
     }
 }

@@ -50,8 +50,7 @@ impl Refusal {
                 "Run `sudo modprobe tun`, or start the container with `--device /dev/net/tun`."
             }
             Refusal::UserNamespacesRefused(UserNamespaces::AppArmor) => {
-                "Install banger's AppArmor profile, or run \
-                 `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
+                "Run `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
             }
             Refusal::UserNamespacesRefused(UserNamespaces::Clone) => {
                 "Run `sudo sysctl kernel.unprivileged_userns_clone=1`."

@@ -1,7 +1,5 @@
 //! What is said to the actors, in the order of a VM's life.
 
-use std::os::fd::OwnedFd;
-
 use actix::Message;
 use banger_bus::Job;
 use banger_schemas::VmId;
@@ -22,7 +20,7 @@ pub(crate) struct Create {
     pub(crate) owner: u32,
     pub(crate) token: Option<String>,
     /// The client that it is leased to.
-    pub(crate) client: Option<(Client, OwnedFd)>,
+    pub(crate) client: Option<Client>,
     pub(crate) job: Job,
 }
 
@@ -106,7 +104,9 @@ pub(super) struct KeeperSays {
 #[derive(Debug)]
 pub(super) enum Word {
     Status(Status),
-    /// The keeper cannot be reached any more.
+    /// The keeper is there and does not answer.
+    Silent(Error),
+    /// There is no keeper any more.
     Gone(Error),
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use banger_bus::{Records, Service};
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::io::packet::readable;
 use banger_schemas::job::Progress;
 use banger_schemas::keeper::{Exit, ExitCause, Launch, Phase, Request};
 use tokio::io::AsyncReadExt;
 
 use crate::guest::{self, Ready, tail};
 use crate::host::backend::Backends;
-use crate::host::client;
 use crate::host::keeper::Keepers;
 use crate::peers::Peers;
 use crate::record::{Intent, VmRecord};
@@ -68,8 +68,6 @@ impl Tools {
     /// Opens everything, starts the keeper and hands it all over.
     pub(super) async fn launch(self, mut record: VmRecord) -> Result<Outcome> {
         let (backend, vmm) = self.backends.choice().await.get()?;
-        record.backend = Some(backend.as_str().to_owned());
-        self.intend(&mut record, Intent::Run).await?;
         let (image, disks, tap) =
             tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.open_tap(&record));
         let mut fds: Vec<OwnedFd> = Vec::from(image?);
@@ -95,9 +93,13 @@ impl Tools {
         };
         fds.extend(tap);
         if let Some(owner) = &record.client {
-            fds.push(client::reopen(owner)?);
+            fds.push(owner.process.open()?);
         }
         fds.push(self.keepers.console_file(&record.id)?);
+        // A keeper that gets no launch ends by itself, so it may be there before it is recorded.
+        record.keeper = Some(self.keepers.spawn(&record.id)?);
+        record.backend = Some(backend.as_str().to_owned());
+        self.intend(&mut record, Intent::Run).await?;
         self.keepers.launch(&record.id, launch, &fds).await?;
         Ok(Outcome { record, notes })
     }
@@ -126,7 +128,7 @@ impl Tools {
                 Err(error) => tracing::warn!(vm = %record.id, %error, "the guest cannot be asked to power off"),
             }
         }
-        self.kill(record.id).await
+        self.kill(record).await
     }
 
     async fn ask_to_power_off(&self, vm: &VmId, grace_ms: u32) -> Result<()> {
@@ -134,17 +136,26 @@ impl Tools {
         guest::shutdown(stream, grace_ms).await
     }
 
-    /// Ends the VMM at once. No keeper is as good: the caller hears of that from its watch.
-    pub(super) async fn kill(self, vm: VmId) -> Result<()> {
-        match self.keepers.connect(&vm).await {
-            Ok(keeper) => keeper.ask(&Request::Kill, &[]).await.map(drop),
-            Err(error) => Err(error),
+    /// Ends the VMM at once; `Gone` when there is no keeper, and so no VMM. One that does not answer is ended by its
+    /// process, and takes its VMM along.
+    pub(super) async fn kill(self, record: VmRecord) -> Result<()> {
+        let asked = async { self.keepers.connect(&record.id).await?.ask(&Request::Kill, &[]).await.map(drop) };
+        match (asked.await, record.keeper) {
+            (Err(error), Some(keeper)) if error.kind != Kind::Gone => {
+                tracing::warn!(vm = %record.id, %error, "the keeper is killed");
+                let ended = keeper.open()?;
+                keeper.kill()?;
+                readable(ended).await.map_err(Error::internal)?;
+                Err(Error::new(Kind::Gone, "its keeper did not answer and was killed"))
+            }
+            (outcome, _) => outcome,
         }
     }
 
     /// Puts away what a VM that ran used on the host.
     pub(super) async fn settle(self, mut record: VmRecord) -> Result<Outcome> {
         record.backend = None;
+        record.keeper = None;
         self.intend(&mut record, Intent::Stopped).await?;
         if record.lease.is_some() {
             // A network service that is not there has nothing to take away; what is left it reconciles itself.

@@ -86,8 +86,9 @@ impl Supervisor {
             machine_id: rand::random(),
             intent: Intent::Create,
             lease: None,
-            client: create.client.take().map(|(client, _process)| client),
+            client: create.client.take(),
             backend: None,
+            keeper: None,
         })
     }
 

@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use super::messages::{ClientGone, JobCanceled, KeeperSays, Obey, Order, Word};
 use super::perform::{Outcome, Tools};
 use super::watch as watches;
-use crate::host::client;
 use crate::lifecycle::{After, Effect, Event, Goal, State, step};
 use crate::record::VmRecord;
 use crate::view::View;
@@ -210,7 +209,7 @@ impl VmActor {
                 }));
             }
             Effect::Kill => {
-                run(ctx, "kill", EFFECT, tools.kill(record.id), |me, out, ctx| me.keeper_must_be_gone(out, ctx));
+                run(ctx, "kill", EFFECT, tools.kill(record), |me, out, ctx| me.keeper_must_be_gone(out, ctx));
             }
             Effect::Settle => {
                 for handle in [self.deadline.take(), self.shutdown.take()].into_iter().flatten() {
@@ -229,10 +228,11 @@ impl VmActor {
         }
     }
 
-    /// A keeper that cannot be asked to end its VMM has ended itself, and the VMM with it.
+    /// A keeper that is gone has taken its VMM along. Of any other failure nothing is concluded: the watch tells.
     fn keeper_must_be_gone(&mut self, outcome: Result<()>, ctx: &mut Context<Self>) {
-        if let Err(error) = outcome {
-            self.apply(Event::Exited(error), ctx);
+        match outcome {
+            Err(error) if error.kind == Kind::Gone => self.apply(Event::Exited(error), ctx),
+            _ => {}
         }
     }
 
@@ -266,7 +266,7 @@ impl VmActor {
     /// Keeps an eye on the client, if there is one.
     fn follow_client(&mut self, ctx: &mut Context<Self>) {
         let Some(owner) = &self.record.client else { return };
-        match client::reopen(owner) {
+        match owner.process.open() {
             Ok(process) => {
                 let bus = self.tools.service.bus().clone();
                 // A name of another life of the bus means nothing on this one.
@@ -287,7 +287,7 @@ impl Actor for VmActor {
         if let Some((_, job)) = self.jobs.first() {
             watch_cancel(job, ctx.address());
         }
-        if matches!(self.state, State::Booting | State::Running | State::Ending { .. }) {
+        if matches!(self.state, State::Booting | State::Silent { .. } | State::Ending { .. }) {
             self.follow_keeper(ctx);
         }
         for effect in self.state.first_effects() {
@@ -371,12 +371,17 @@ impl Handler<KeeperSays> for VmActor {
                 Phase::Exited(exit) => self.exited(exit, ctx),
                 phase => {
                     let up = phase == Phase::Agent;
+                    let lost = self.phase == Some(Phase::Agent) && !up && self.state == State::Running;
                     self.phase = Some(phase);
                     if up {
                         self.apply(Event::AgentUp, ctx);
+                    } else if lost {
+                        self.notes.push("the agent in the guest is gone: only a stop and a start bring it back".into());
+                        self.publish();
                     }
                 }
             },
+            Word::Silent(error) => self.apply(Event::Silent(error), ctx),
             Word::Gone(error) => {
                 let exit = Exit { cause: ExitCause::Signal(9), message: error.message };
                 self.exited(exit, ctx);

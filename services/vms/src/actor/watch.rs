@@ -1,6 +1,7 @@
 //! Watches that report to a VM's actor: its keeper, and the client it is leased to.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use actix::Addr;
 use banger_bus::post;
@@ -15,19 +16,28 @@ use super::messages::{ClientGone, KeeperSays, Word};
 use super::vm::VmActor;
 use crate::host::keeper::Keepers;
 
+/// Between two tries to reach a keeper.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// Reports every status of the VM's keeper, and its end.
 pub(super) async fn keeper(keepers: Keepers, vm: VmId, life: u64, actor: Addr<VmActor>) {
     let tell = |word| post(&actor, KeeperSays { life, word });
-    let end = async {
-        let keeper = keepers.connect(&vm).await?;
-        keeper.watch().await?;
-        while let Some(status) = keeper.next_status().await? {
-            tell(Word::Status(status));
+    loop {
+        let end = async {
+            let keeper = keepers.connect(&vm).await?;
+            keeper.watch().await?;
+            while let Some(status) = keeper.next_status().await? {
+                tell(Word::Status(status));
+            }
+            // Whether it is gone, or only this connection, the next one tells.
+            Ok::<(), Error>(())
+        };
+        match end.await {
+            Ok(()) => {}
+            Err(error) if error.kind == Kind::Gone => return tell(Word::Gone(error)),
+            Err(error) => tell(Word::Silent(error)),
         }
-        Err::<(), Error>(Error::new(Kind::Gone, "the VM's keeper has ended"))
-    };
-    if let Err(error) = end.await {
-        tell(Word::Gone(error));
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

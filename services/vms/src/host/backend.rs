@@ -38,21 +38,26 @@ fn choose(cache: &Path) -> Choice {
             reason: format!("{QEMU} is not installed: install the package qemu-system-x86"),
         };
     };
-    match cached_probe(&qemu, cache) {
+    match open_kvm().and_then(|()| cached_probe(&qemu, cache)) {
         Ok(()) => Choice { backend: Some((Backend::QemuKvm, qemu)), reason: "KVM ran a guest's instructions".into() },
         Err(why) => Choice { backend: Some((Backend::QemuTcg, qemu)), reason: format!("KVM is not used: {why}") },
     }
 }
 
-/// Runs a guest of eight bytes under KVM. `/dev/kvm` that opens, and even makes a vCPU, may still not run one.
-fn probe_kvm(qemu: &Path) -> std::result::Result<(), String> {
-    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
-        return Err(match error.kind() {
+/// Whether `/dev/kvm` opens. Costs nothing, so it is looked at each time.
+fn open_kvm() -> std::result::Result<(), String> {
+    match std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.kind() {
             std::io::ErrorKind::NotFound => "there is no /dev/kvm".into(),
             std::io::ErrorKind::PermissionDenied => "/dev/kvm may not be opened (join the group 'kvm')".into(),
             _ => format!("/dev/kvm: {error}"),
-        });
+        }),
     }
+}
+
+/// Runs a guest of eight bytes under KVM. `/dev/kvm` that opens, and even makes a vCPU, may still not run one.
+fn probe_kvm(qemu: &Path) -> std::result::Result<(), String> {
     let sector = tempfile_with_boot_sector().map_err(|e| format!("the probe could not be made: {e}"))?;
     let mut child = Command::new(qemu)
         .args(["-M", "pc,accel=kvm", "-cpu", "host", "-m", "16", "-nodefaults", "-no-user-config", "-nographic"])

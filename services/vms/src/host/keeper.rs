@@ -4,6 +4,7 @@
 //! What a keeper says is parsed with the bounds of `schemas`, and every wait for it has a deadline.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::io::packet::{PacketSocket, listen_at};
 use banger_schemas::keeper::{Event, Hello, Launch, Request, Status};
 use command_fds::{CommandFdExt, FdMapping};
+
+use crate::record::Process;
 
 /// A keeper answers at once, unless it or the machine is in trouble.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -32,8 +35,16 @@ pub(crate) struct Keepers {
     program: PathBuf,
 }
 
-fn unreachable(error: std::io::Error) -> Error {
-    Error::new(Kind::Gone, format!("the VM's keeper does not answer: {error}"))
+/// No keeper serves the socket: it has ended. Any other failure proves nothing.
+fn no_keeper(error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Error::new(Kind::Gone, "the VM's keeper has ended"),
+        _ => silent(error),
+    }
+}
+
+fn silent(error: std::io::Error) -> Error {
+    Error::new(Kind::Unavailable, format!("the VM's keeper does not answer: {error}"))
 }
 
 impl Keepers {
@@ -47,31 +58,31 @@ impl Keepers {
         self.folder.join(vm.as_str())
     }
 
-    /// Starts a keeper and has it launch the VMM.
+    /// Has the keeper launch the VMM.
     pub(crate) async fn launch(&self, vm: &VmId, launch: Launch, fds: &[OwnedFd]) -> Result<()> {
-        self.spawn(vm)?;
         let keeper = self.connect(vm).await?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         keeper.ask(&Request::Launch(Box::new(launch)), &borrowed).await.map(drop)
     }
 
-    /// The keeper of a VM; `Gone` when there is none.
+    /// The keeper of a VM; `Gone` when there is none, another error when there may be one.
     pub(crate) async fn connect(&self, vm: &VmId) -> Result<Keeper> {
-        let home = File::open(self.home(vm)).map_err(unreachable)?;
-        let socket = PacketSocket::connect(&through(&home, SOCKET)).map_err(unreachable)?;
+        let home = File::open(self.home(vm)).map_err(no_keeper)?;
+        let socket = PacketSocket::connect(&through(&home, SOCKET)).map_err(no_keeper)?;
         let keeper = Keeper { socket };
         keeper.greet().await?;
         Ok(keeper)
     }
 
-    fn spawn(&self, vm: &VmId) -> Result<()> {
+    /// Starts a keeper, which waits for its launch for some seconds.
+    pub(crate) fn spawn(&self, vm: &VmId) -> Result<Process> {
         let home = self.home(vm);
         private_folder(&home)?;
         let failed = |e: std::io::Error| Error::internal(format!("cannot start the VM's keeper: {e}"));
         let folder = File::open(&home).map_err(failed)?;
         let path = through(&folder, SOCKET);
         match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
         let listener = listen_at(&path).map_err(failed)?;
@@ -90,9 +101,9 @@ impl Keepers {
         let child = tokio::process::Command::from(command)
             .spawn()
             .map_err(|e| Error::new(Kind::Unavailable, format!("cannot start {}: {e}", self.program.display())))?;
-        // Nobody waits for its status here (its watchers are told); the runtime reaps it.
-        drop(child);
-        Ok(())
+        // Nobody waits for its status here (its watchers are told); the runtime reaps it when it is dropped.
+        let pid = child.id().ok_or_else(|| Error::internal("the VM's keeper ended at once"))?;
+        Process::of(pid)
     }
 
     /// A fresh file for the last of the console.
@@ -114,7 +125,7 @@ impl Keepers {
     /// Removes the VM's folder; none is fine too.
     pub(crate) fn forget(&self, vm: &VmId) -> Result<()> {
         match std::fs::remove_dir_all(self.home(vm)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
                 Err(Error::internal(format!("cannot remove {}: {e}", self.home(vm).display())))
             }
             _ => Ok(()),
@@ -191,7 +202,7 @@ impl Keeper {
     }
 
     pub(crate) async fn next_status(&self) -> Result<Option<Status>> {
-        match self.socket.receive::<Event>().await.map_err(unreachable)? {
+        match self.socket.receive::<Event>().await.map_err(silent)? {
             None => Ok(None),
             Some(packet) => match packet.message {
                 Event::Status(status) => Ok(Some(status)),
@@ -203,7 +214,7 @@ impl Keeper {
 
 async fn timely<T>(exchange: impl Future<Output = std::io::Result<T>>) -> Result<T> {
     match tokio::time::timeout(ANSWER, exchange).await {
-        Ok(result) => result.map_err(unreachable),
+        Ok(result) => result.map_err(silent),
         Err(_) => Err(Error::new(Kind::Timeout, format!("the VM's keeper did not answer in {} s", ANSWER.as_secs()))),
     }
 }

@@ -1,5 +1,5 @@
 //! Effects on the host: finding a VMM, starting keepers, speaking to them.
 
 pub(crate) mod backend;
-pub(crate) mod client;
 pub(crate) mod keeper;
+mod process;

@@ -14,7 +14,7 @@ use zbus::wire::OwnedObjectPath;
 
 use super::{VmFace, vm_path};
 use crate::actor::{CREATE, Create, Find, Supervisor, Tools};
-use crate::host::client;
+use crate::record::{Client, Process};
 use crate::view::View;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl ManagerFace {
         let caller = self.tools.service.authorize(header, VM_CREATE, &[("vm", name), ("image", image)]).await?;
         let client = match (spec.ephemeral, caller.pid) {
             (false, _) => None,
-            (true, Some(pid)) => Some(client::open(caller.name.as_str(), pid)?),
+            (true, Some(pid)) => Some(Client { bus_name: caller.name.to_string(), process: Process::of(pid)? }),
             (true, None) => return Err(Error::new(Kind::NotSupported, "the bus does not say which process you are")),
         };
         let job = self.tools.service.jobs().create(CREATE, caller.uid).await?;

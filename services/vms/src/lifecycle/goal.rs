@@ -20,6 +20,7 @@ impl Goal {
         match (self, state) {
             (Goal::Made, State::Creating { .. } | State::Removing { .. }) => None,
             (Goal::Running, State::Launching { then: None } | State::Booting | State::Identifying) => None,
+            (Goal::Running, State::Silent { .. }) => None,
             (Goal::Running, State::Creating { doomed: false, .. }) => None,
             // On the way down with a reason: the reason is told when everything is put away.
             (Goal::Running, State::Ending { then: After::Stopped { why: Some(_) } }) => None,
@@ -41,7 +42,7 @@ impl Goal {
             (Goal::Made, _) => Some(Ok(())),
             (Goal::Stopped, State::Ending { .. } | State::Settling { .. } | State::Removing { .. }) => None,
             (Goal::Stopped, State::Launching { .. } | State::Creating { .. }) => None,
-            (Goal::Stopped, State::Booting | State::Identifying | State::Running) => {
+            (Goal::Stopped, State::Booting | State::Identifying | State::Running | State::Silent { .. }) => {
                 Some(Err(Error::new(Kind::Canceled, "the VM was started again meanwhile")))
             }
             (Goal::Gone, _) => None,

@@ -43,6 +43,10 @@ pub(crate) enum State {
     /// The agent is there and is being told who it is.
     Identifying,
     Running,
+    /// It was running, its keeper lives and does not answer: nothing is concluded, and it is asked again and again.
+    Silent {
+        why: Error,
+    },
     /// The VMM is being ended.
     Ending {
         then: After,
@@ -91,6 +95,8 @@ pub(crate) enum Event {
     Removed(Result<(), Error>),
     /// Told by the keeper.
     AgentUp,
+    /// The keeper does not answer.
+    Silent(Error),
     /// The VMM is gone; the error says how, for those who did not ask for it.
     Exited(Error),
     /// The boot deadline passed; the error has the last stage and the console's tail.
@@ -126,7 +132,7 @@ impl State {
         match self {
             State::Creating { .. } => "creating",
             State::Stopped { why: None } => "stopped",
-            State::Stopped { why: Some(_) } | State::Stuck { .. } => "failed",
+            State::Stopped { why: Some(_) } | State::Stuck { .. } | State::Silent { .. } => "failed",
             State::Launching { .. } | State::Booting | State::Identifying => "starting",
             State::Running => "running",
             State::Ending { then: After::Stopped { .. } } | State::Settling { then: After::Stopped { .. } } => {
@@ -142,7 +148,7 @@ impl State {
     /// What there is to say about it.
     pub(crate) fn detail(&self) -> String {
         match self {
-            State::Stopped { why: Some(why) } | State::Stuck { why } => why.message.clone(),
+            State::Stopped { why: Some(why) } | State::Stuck { why } | State::Silent { why } => why.message.clone(),
             State::Launching { .. } => "starting the VMM".into(),
             State::Booting => "waiting for the kernel and the agent".into(),
             State::Identifying => "the agent takes its identity".into(),

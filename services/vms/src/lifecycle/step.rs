@@ -39,18 +39,22 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
             (State::Launching { then: Some(After::Removed) }, vec![])
         }
 
-        (State::Booting, Event::AgentUp) => (State::Identifying, vec![Identify]),
+        (State::Booting | State::Silent { .. }, Event::AgentUp) => (State::Identifying, vec![Identify]),
         (State::Identifying, Event::Identified(Ok(()))) => (State::Running, vec![]),
         (State::Identifying, Event::Identified(Err(why))) | (State::Booting | State::Identifying, Event::Late(why)) => {
             (State::Ending { then: After::Stopped { why: Some(why) } }, vec![Kill])
         }
-        (State::Booting | State::Identifying, Event::Stop { .. }) => (State::Ending { then: STOPPED }, vec![Kill]),
+        (State::Booting | State::Identifying | State::Silent { .. }, Event::Stop { .. }) => {
+            (State::Ending { then: STOPPED }, vec![Kill])
+        }
+        (State::Running, Event::Silent(why)) => (State::Silent { why }, vec![]),
 
         (State::Running, Event::Stop { grace_ms }) => (State::Ending { then: STOPPED }, vec![Shutdown { grace_ms }]),
-        (State::Booting | State::Identifying | State::Running, Event::Delete | Event::ClientGone) => {
-            (State::Ending { then: After::Removed }, vec![Kill])
-        }
-        (State::Booting | State::Identifying | State::Running, Event::Exited(why)) => {
+        (
+            State::Booting | State::Identifying | State::Running | State::Silent { .. },
+            Event::Delete | Event::ClientGone,
+        ) => (State::Ending { then: After::Removed }, vec![Kill]),
+        (State::Booting | State::Identifying | State::Running | State::Silent { .. }, Event::Exited(why)) => {
             (State::Settling { then: After::Stopped { why: Some(why) } }, vec![Settle])
         }
 

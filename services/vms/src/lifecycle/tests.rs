@@ -78,6 +78,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         outcome().prop_map(Event::Removed),
         Just(Event::Settled),
         Just(Event::AgentUp),
+        Just(Event::Silent(why())),
         Just(Event::Exited(why())),
         Just(Event::Late(why())),
     ]
