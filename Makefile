@@ -30,10 +30,11 @@ guest: ## Build the guest's agent, static and small
 
 # Distribution packages: what banger runs, and what its tests and its build need.
 RUNTIME_PACKAGES := qemu-system-x86 mmdebstrap erofs-utils e2fsprogs uidmap slirp4netns nftables git
+BUILD_PACKAGES := gcc libc6-dev
 TEST_PACKAGES := dnsutils dbus systemd util-linux procps openssh-client
 .PHONY: packages
 packages: ## Install the distribution packages that are missing (asks for sudo only then)
-	@missing=$$(for p in $(RUNTIME_PACKAGES) $(EXTRA_PACKAGES); do \
+	@missing=$$(for p in $(RUNTIME_PACKAGES) $(BUILD_PACKAGES) $(EXTRA_PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 		sudo=""; [ $$(id -u) = 0 ] || { sudo=sudo; echo "sudo is needed to install:" $$missing; }; \
@@ -41,20 +42,28 @@ packages: ## Install the distribution packages that are missing (asks for sudo o
 		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
 
+.PHONY: rust
+rust:
+	@command -v cargo >/dev/null || { echo "Rust 1.90 or newer is needed, see https://rustup.rs"; exit 1; }
+
+.PHONY: nextest
+nextest: rust
+	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
+
 .PHONY: run
-run: packages build ## Run a command on this very repo in a fresh machine
+run: packages rust build ## Run a command on this very repo in a fresh machine
 	@echo "+ banger vm run --rm . -- sh -c 'uname -a; git log -1 --oneline; ls'"
 	@$(DIST)/bin/banger vm run --rm . -- sh -c 'uname -a; git log -1 --oneline; ls'
 
 .PHONY: check
-check: ## Format, lints and unit tests: what you run all day
+check: nextest ## Format, lints and unit tests: what you run all day
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo nextest run --workspace --exclude banger-integration --all-features
 
 .PHONY: test
 test: EXTRA_PACKAGES := $(TEST_PACKAGES)
-test: packages build ## Everything CI runs: lints, unit tests, real machines
+test: packages nextest build ## Everything CI runs: lints, unit tests, real machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo nextest run --workspace --all-features --profile ci
