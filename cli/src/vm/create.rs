@@ -8,7 +8,7 @@ use banger_schemas::{ImageName, VmName};
 use super::show;
 use crate::client::Client;
 use crate::error::Failure;
-use crate::progress;
+use crate::progress::{self, Interrupts};
 use crate::view::{note, out, print_fields};
 
 /// What the machine is made of.
@@ -76,6 +76,8 @@ impl Machine {
 pub(super) struct Made {
     pub(super) vm: VmProxy<'static>,
     pub(super) name: String,
+    /// Listened to since it was begun.
+    pub(super) interrupts: Interrupts,
 }
 
 /// Makes a machine and waits for it. A job that fails leaves either nothing, or a stopped machine to look at.
@@ -85,9 +87,10 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
     let token = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
     let options = DictBuilder::default().set("token", token).build();
     let (path, job) = vms.create(machine.spec(start, ephemeral).to_dict(), options).await?;
+    let mut interrupts = Interrupts::listen()?;
     let vm = client.vm_at(path).await?;
     spec_line(&vms, &vm).await?;
-    let result = match progress::wait(&client.bus, vms::NAME, job).await {
+    let result = match progress::wait_with(&client.bus, vms::NAME, job, &mut interrupts).await {
         Ok(result) => result,
         Err(failure) => return Err(kept(&vm, failure).await),
     };
@@ -95,7 +98,7 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
         note(&format!("note: {line}"));
     }
     let name = vm.name().await?;
-    Ok(Made { vm, name })
+    Ok(Made { vm, name, interrupts })
 }
 
 /// A machine that did not come up is kept for its console; one that could not be made is gone.

@@ -72,8 +72,8 @@ pub(crate) async fn run(client: &Client, args: Args) -> Result<u8, Failure> {
     // What is wrong with the path is found before anything is made.
     let workspace = args.workspace()?;
     let env = environment(&args.env)?;
-    let made = make(client, &args.machine, true, args.rm).await?;
-    let outcome = inside(client, &args, &made, workspace, env).await;
+    let mut made = make(client, &args.machine, true, args.rm).await?;
+    let outcome = inside(client, &args, &mut made, workspace, env).await;
     if args.rm {
         let removed = remove(client, &made).await;
         return outcome.and_then(|code| removed.map(|()| code));
@@ -90,13 +90,13 @@ pub(crate) async fn run(client: &Client, args: Args) -> Result<u8, Failure> {
 async fn inside(
     client: &Client,
     args: &Args,
-    made: &Made,
+    made: &mut Made,
     workspace: Option<Workspace>,
     env: Environment,
 ) -> Result<u8, Failure> {
     let cwd = workspace.as_ref().map(Workspace::guest_path);
     if let Some(workspace) = workspace {
-        bring(client, &made.name, workspace).await?;
+        made.interrupts.or(bring(client, &made.name, workspace)).await?;
     }
     if args.detach {
         out(&format!("{}\n", made.name))?;
@@ -111,7 +111,7 @@ async fn inside(
         stdin: Stdin::Stream,
         wait: args.wait.into(),
     };
-    let stream = attach::start(client, &made.name, &exec).await?;
+    let stream = made.interrupts.or(attach::start(client, &made.name, &exec)).await?;
     let end = attach::streams(stream, &exec).await?;
     explain(&end, &exec);
     Ok(end.code())
