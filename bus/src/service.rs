@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use banger_schemas::action::Action;
+use banger_schemas::VmId;
+use banger_schemas::action::{Action, MESH};
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::options::{OWNER, Options};
+use banger_schemas::options::{Dict, OWNER, Options};
 use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, ObjectManager, RequestNameFlags};
 use zbus::message::Header;
@@ -121,6 +122,13 @@ impl Service {
         let caller = self.callers.of(header).await?;
         self.authorizer.check(&caller, action, details).await?;
         Ok(caller)
+    }
+
+    /// The VM that a peer of the mesh asks something for, where nothing else is asked for.
+    pub async fn holder(&self, header: &Header<'_>, holder: &str, options: Dict) -> Result<VmId> {
+        self.authorize(header, MESH, &[("vm", holder)]).await?;
+        Options::new(options)?.finish()?;
+        Ok(holder.parse()?)
     }
 
     /// Checks one more action of a caller that is known already.

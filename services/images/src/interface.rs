@@ -1,10 +1,10 @@
 //! The D-Bus face of the catalog.
 
 use banger_bus::{Door, Service};
+use banger_schemas::ImageName;
 use banger_schemas::action::{Action, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW, MESH};
 use banger_schemas::error::Result;
 use banger_schemas::options::{Dict, Options};
-use banger_schemas::{ImageName, VmId};
 use zbus::interface;
 use zbus::message::Header;
 use zbus::wire::{OwnedFd, OwnedObjectPath};
@@ -50,12 +50,6 @@ impl Manager {
         let available = options.take("available")?.unwrap_or(false);
         options.finish()?;
         self.door.ask(List { class, available }).await
-    }
-
-    async fn holder(&self, header: &Header<'_>, holder: &str, options: Dict) -> Result<VmId> {
-        self.service.authorize(header, MESH, &[("vm", holder)]).await?;
-        Options::new(options)?.finish()?;
-        Ok(holder.parse()?)
     }
 }
 
@@ -122,7 +116,7 @@ impl Manager {
         kernel: &str,
         options: Dict,
     ) -> Result<()> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         let (image, kernel) = (image.parse::<ImageName>()?.to_string(), kernel.parse::<ImageName>()?.to_string());
         self.door.ask(Bind { holder, image, kernel }).await
     }
@@ -135,14 +129,14 @@ impl Manager {
         holder: &str,
         options: Dict,
     ) -> Result<(OwnedFd, OwnedFd, OwnedFd)> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         let [kernel, initramfs, image] = self.door.ask(Open { holder }).await?;
         Ok((kernel.into(), initramfs.into(), image.into()))
     }
 
     /// Ends a claim. Repeatable.
     async fn release(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         self.door.ask(Release { holder }).await
     }
 

@@ -1,7 +1,6 @@
 //! The D-Bus face of the network.
 
 use banger_bus::{Door, Service, service};
-use banger_schemas::VmId;
 use banger_schemas::action::{MESH, VIEW};
 use banger_schemas::error::Result;
 use banger_schemas::options::{Dict, Options};
@@ -21,12 +20,6 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) fn new(service: Service, door: Door<Network>) -> Self {
         Manager { service, door }
-    }
-
-    async fn holder(&self, header: &Header<'_>, holder: &str, options: Dict) -> Result<VmId> {
-        self.service.authorize(header, MESH, &[("vm", holder)]).await?;
-        Options::new(options)?.finish()?;
-        Ok(holder.parse()?)
     }
 }
 
@@ -48,19 +41,19 @@ impl Manager {
     /// Makes the holder's TAP, publishes its ports, and hands the TAP out.
     #[zbus(out_args("tap"))]
     async fn open_tap(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<OwnedFd> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         Ok(self.door.ask(OpenTap { holder }).await?.into())
     }
 
     /// Takes the holder's TAP and published ports away; the lease stays. Repeatable.
     async fn close_tap(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         self.door.ask(CloseTap { holder }).await
     }
 
     /// Ends a lease. Repeatable.
     async fn release(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         self.door.ask(Release { holder }).await
     }
 

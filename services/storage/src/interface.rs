@@ -1,7 +1,6 @@
 //! The D-Bus face of storage.
 
 use banger_bus::{Door, Service};
-use banger_schemas::VmId;
 use banger_schemas::action::MESH;
 use banger_schemas::error::Result;
 use banger_schemas::options::{Dict, Options};
@@ -22,12 +21,6 @@ impl Manager {
     pub(crate) fn new(service: Service, door: Door<Storage>) -> Self {
         Manager { service, door }
     }
-
-    async fn holder(&self, header: &Header<'_>, holder: &str, options: Dict) -> Result<VmId> {
-        self.service.authorize(header, MESH, &[("vm", holder)]).await?;
-        Options::new(options)?.finish()?;
-        Ok(holder.parse()?)
-    }
 }
 
 #[interface(name = "dev.banger.Storage1.Manager")]
@@ -40,7 +33,7 @@ impl Manager {
         size_mib: u64,
         options: Dict,
     ) -> Result<()> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         self.door.ask(Create { holder, size_mib: size::disk_mib(size_mib)? }).await
     }
 
@@ -52,14 +45,14 @@ impl Manager {
         holder: &str,
         options: Dict,
     ) -> Result<(OwnedFd, OwnedFd)> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         let (system, work) = self.door.ask(Open { holder }).await?;
         Ok((system.into(), work.into()))
     }
 
     /// Removes the holder's disks. Repeatable.
     async fn delete(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, holder, options).await?;
         self.door.ask(Delete { holder }).await
     }
 
