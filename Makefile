@@ -79,6 +79,7 @@ fuzz: ## Strangers' bytes at every parser of the wire, for a minute
 .PHONY: blessed
 blessed: build ## Write anew what tests compare with: the interfaces' documents, the command line's reference
 	BLESS=1 cargo nextest run -p banger-integration --test artifacts -E 'test(the_documents_are_what_the_services_say)'
+	BLESS=1 cargo nextest run -p banger --test reference
 
 .PHONY: deny
 deny: ## Licences, sources, bans and advisories of what comes in from outside (needs cargo-deny)
