@@ -1,11 +1,12 @@
 //! Starting the command with its streams: three pipes, or one terminal.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use banger_schemas::guest::{Exec, ExecFailure, ExecOutput, Stdin, TtySize};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Child;
 
@@ -18,6 +19,10 @@ pub(super) type Source = Box<dyn AsyncRead + Unpin>;
 pub(super) type Sink = Box<dyn AsyncWrite + Unpin>;
 /// Where bytes come from, and the frame that they travel in.
 pub(super) type Outputs = Vec<(Source, fn(Vec<u8>) -> ExecOutput)>;
+
+/// What a pipe holds. One read or write fills the usual 64 KiB, so that command and agent wait for each other by
+/// turns, and under emulation a wait costs more than the bytes.
+const PIPE: i32 = 256 * 1024;
 
 /// A command that runs.
 pub(super) struct Process {
@@ -41,6 +46,11 @@ impl Process {
         command.stdin(if stdin == Stdin::Stream { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let (mut child, group) = spawn(command, false)?;
+        let (stdin, stdout) = (child.stdin.as_ref().map(AsFd::as_fd), child.stdout.as_ref().map(AsFd::as_fd));
+        for pipe in [stdin, stdout].into_iter().flatten() {
+            // Without it everything works, and slower.
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE));
+        }
         let mut outputs: Outputs = Vec::new();
         if let Some(stdout) = child.stdout.take() {
             outputs.push((Box::new(stdout), ExecOutput::Stdout));
