@@ -13,6 +13,7 @@ use banger_bus::authorize::PeerUid;
 use banger_bus::service::{self, Address, Running};
 use banger_bus::{Dirs, Service};
 use banger_schemas::error::{Error, Kind, Result};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 
@@ -25,8 +26,8 @@ pub(crate) fn serve() -> ExitCode {
     // Its own session: a closed terminal ends it no more than it ends a VM.
     nix::unistd::setsid().ok();
     match host() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind == Kind::InUse => {
+        Ok(Outcome::Served) => ExitCode::SUCCESS,
+        Ok(Outcome::Taken) => {
             say("taken");
             ExitCode::SUCCESS
         }
@@ -44,10 +45,17 @@ fn say(line: &str) {
     drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
 }
 
-fn host() -> Result<()> {
+/// What became of the wish to serve.
+enum Outcome {
+    Served,
+    /// Somebody else serves in this runtime folder.
+    Taken,
+}
+
+fn host() -> Result<Outcome> {
     let dirs = Dirs::of_user()?;
     dirs.prepare()?;
-    let _lock = lock(&dirs.runtime.join("lock"))?;
+    let Some(_lock) = lock(&dirs.runtime.join("lock"))? else { return Ok(Outcome::Taken) };
     let socket = dirs.bus_socket()?;
     let address = Address::At(format!("unix:path={}", escape(&socket)));
     let (stop_bus, bus_stopped) = watch::channel(false);
@@ -59,15 +67,18 @@ fn host() -> Result<()> {
     // The bus goes last: services take their leave on it.
     stop_bus.send_replace(true);
     drop(bus.join());
-    outcome
+    outcome.map(|()| Outcome::Served)
 }
 
 /// Only one process a user. The lock is the file's, not its existence: a killed process leaves none.
-fn lock(path: &Path) -> Result<Flock<File>> {
+fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = file.map_err(|e| Error::internal(format!("cannot open {}: {e}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| Error::new(Kind::InUse, format!("{} is locked: {errno}", path.display())))
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(Error::internal(format!("cannot lock {}: {errno}", path.display()))),
+    }
 }
 
 /// The private bus, on a thread of its own.

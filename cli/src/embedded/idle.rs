@@ -14,7 +14,7 @@ use zbus::wire::OwnedVariant;
 
 /// After the last need for it.
 const LINGER: Duration = Duration::from_secs(20);
-/// Services, this connection, and the bus itself.
+/// Services, this connection, and the bus itself, whose name counts as a unique one.
 const OWN: usize = 8;
 
 /// Returns when the process may end.
@@ -46,7 +46,7 @@ pub(super) async fn wait(address: &Address) -> Result<()> {
 async fn is_needed(bus: &Connection, dbus: &DBusProxy<'_>) -> Result<bool> {
     let names = dbus.list_names().await?;
     let clients = names.iter().filter(|n| matches!(n.inner(), BusName::Unique(_))).count();
-    if clients >= OWN {
+    if clients > OWN {
         return Ok(true);
     }
     for (service, path) in [(vms::NAME, vms::PATH), (images::NAME, images::PATH)] {
