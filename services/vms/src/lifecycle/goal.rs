@@ -29,8 +29,8 @@ impl Goal {
             (Goal::Stopped, State::Stopped { .. }) => Some(Ok(())),
             (Goal::Running, State::Stopped { why: Some(why) }) => Some(Err(why.clone())),
             (Goal::Made | Goal::Running, State::Gone { why: Some(why) }) => Some(Err(why.clone())),
-            (Goal::Gone, State::Stuck { why }) => Some(Err(why.clone())),
-            (Goal::Made | Goal::Running | Goal::Stopped, State::Gone { .. } | State::Stuck { .. }) => {
+            (Goal::Made | Goal::Running | Goal::Gone, State::Stuck { why }) => Some(Err(why.clone())),
+            (Goal::Made | Goal::Running | Goal::Stopped, State::Gone { .. }) | (Goal::Stopped, State::Stuck { .. }) => {
                 Some(Err(Error::new(Kind::Gone, "the VM was deleted meanwhile")))
             }
             (Goal::Running, State::Stopped { .. } | State::Ending { .. } | State::Launching { .. }) => {

@@ -69,7 +69,10 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
         (State::Settling { then: After::Removed }, Event::Settled) => (State::Removing { why: None }, vec![Remove]),
 
         (State::Removing { why }, Event::Removed(Ok(()))) => (State::Gone { why }, vec![]),
-        (State::Removing { .. }, Event::Removed(Err(why))) => (State::Stuck { why }, vec![]),
+        // What a creation failed of says more than why its traces stay.
+        (State::Removing { why: first }, Event::Removed(Err(why))) => {
+            (State::Stuck { why: first.unwrap_or(why) }, vec![])
+        }
 
         (state, _) => (state, vec![]),
     }
