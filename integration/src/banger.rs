@@ -114,6 +114,15 @@ impl Banger {
         format!("unix:path={}", self.home.path().join("run/bus").display())
     }
 
+    /// Asks its services something over their bus, as whoever runs the tests.
+    pub fn ask<T>(&self, question: impl AsyncFnOnce(zbus::Connection) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bus = zbus::connection::Builder::address(self.bus().as_str()).build().await.unwrap();
+            question(bus).await
+        })
+    }
+
     /// A command line of this banger's, to be run.
     pub fn command<I, S>(&self, arguments: I) -> Command
     where
@@ -133,6 +142,15 @@ impl Banger {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .args(arguments);
+        command
+    }
+
+    /// A program of the system's that sees the mounts of this banger's.
+    pub fn in_its_mounts<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut all = self.namespace.as_ref().map(Namespace::entrance).unwrap_or_default();
+        all.extend(words.into_iter().map(str::to_owned));
+        let mut command = Command::new(&all[0]);
+        command.args(&all[1..]);
         command
     }
 
@@ -214,16 +232,22 @@ impl Banger {
 
     /// The background process, if it runs.
     pub fn services(&self) -> Option<Pid> {
+        self.all_services().into_iter().next()
+    }
+
+    /// All processes that are or want to be it.
+    pub fn all_services(&self) -> Vec<Pid> {
         let own = self.state().to_string_lossy().into_owned();
         leftovers::processes(self.home.path())
             .into_iter()
             .filter(|line| line.trim_end().ends_with("banger embedded"))
             .filter_map(|line| line.split(' ').next()?.parse::<i32>().ok())
-            .find(|pid| {
+            .filter(|pid| {
                 let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 String::from_utf8_lossy(&environ).contains(&own)
             })
             .map(Pid::from_raw)
+            .collect()
     }
 
     /// `kill -9` of every service at once.
@@ -247,6 +271,11 @@ impl Banger {
         let mut found = leftovers::processes(&self.state());
         found.retain(|line| line.contains("banger-keeper") || line.contains("qemu-system"));
         found
+    }
+
+    /// How many processes of this banger's have this word in their command line.
+    pub fn on_the_host_named(&self, word: &str) -> usize {
+        leftovers::processes(self.home.path()).iter().filter(|line| line.contains(word)).count()
     }
 
     /// The process on the host that keeps a machine.
@@ -306,12 +335,15 @@ pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) -> D
     begun.elapsed()
 }
 
-/// The program under test, as installed by `make build`.
+/// What is under test, as `make build` lays it out.
+pub fn dist() -> PathBuf {
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist");
+    std::env::var_os("BANGER_TEST_DIST").map_or_else(here, PathBuf::from)
+}
+
 fn program() -> PathBuf {
-    let dist = std::env::var_os("BANGER_TEST_DIST")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist"), PathBuf::from);
-    let program = dist.join("bin/banger").canonicalize();
-    program.unwrap_or_else(|_| panic!("{} has no bin/banger: 'make build' makes it", dist.display()))
+    let program = dist().join("bin/banger").canonicalize();
+    program.unwrap_or_else(|_| panic!("{} has no bin/banger: 'make build' makes it", dist().display()))
 }
 
 impl Drop for Banger {

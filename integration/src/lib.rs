@@ -16,6 +16,6 @@ mod namespace;
 mod running;
 mod who;
 
-pub use banger::{Banger, Output, eventually, within};
+pub use banger::{Banger, Output, dist, eventually, within};
 pub use running::Running;
 pub use who::Who;

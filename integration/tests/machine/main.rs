@@ -1,8 +1,13 @@
 //! Real machines in QEMU, driven by the installed program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod damage;
+mod embedded;
 mod exec;
 mod first;
+mod hostile;
 mod lease;
+mod names;
 mod network;
 mod survive;
+mod workspace;
