@@ -1,8 +1,8 @@
 //! Records: what a service must find again after `kill -9`. One redb file a service; a record is JSON with its
 //! version in front, written before the effect it describes.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_schemas::error::{Error, Kind, Result};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -25,17 +25,46 @@ pub trait Record: Serialize + DeserializeOwned + Send + 'static {
 /// A service's store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Records {
-    database: Arc<Database>,
+    store: Arc<Store>,
+}
+
+/// The file, open but for when the disk has failed.
+#[derive(Debug)]
+struct Store {
+    path: PathBuf,
+    database: Mutex<Option<Database>>,
+}
+
+impl Store {
+    /// Does it, and does it again where an earlier failure of the disk, such as a full one, is all that speaks
+    /// against it: redb refuses everything from then on until the file is opened anew.
+    fn with<T>(&self, work: impl Fn(&Database) -> std::result::Result<T, redb::Error>) -> Result<T> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*slot {
+            match work(database) {
+                Err(redb::Error::PreviousIo) => {}
+                outcome => return outcome.map_err(|e| self.broken(&e)),
+            }
+        }
+        // A file is open once: the old one goes first.
+        drop(slot.take());
+        work(slot.insert(open(&self.path)?)).map_err(|e| self.broken(&e))
+    }
+
+    fn broken(&self, error: &redb::Error) -> Error {
+        match error {
+            redb::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+                Error::new(Kind::NoSpace, format!("the disk of {} is full: make room there first", self.path.display()))
+            }
+            error => Error::new(Kind::Corrupt, format!("the records cannot be used: {error}")),
+        }
+    }
 }
 
 #[derive(Serialize, serde::Deserialize)]
 struct Envelope {
     v: u32,
     record: serde_json::Value,
-}
-
-fn broken(error: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Corrupt, format!("the records cannot be used: {error}"))
 }
 
 /// The bytes of a record as they are stored. Public for the golden tests of those who have records.
@@ -68,65 +97,68 @@ pub fn decode<R: Record>(key: &str, bytes: &[u8]) -> Result<R> {
 impl Records {
     /// Opens or makes the store. A damaged file is an error that names it; it is never replaced in silence.
     pub fn open(path: &Path) -> Result<Self> {
-        let database = Database::create(path).map_err(|e| match e {
-            redb::DatabaseError::DatabaseAlreadyOpen => {
-                Error::new(Kind::InUse, format!("{} is in use by another banger", path.display()))
-            }
-            e => Error::new(
-                Kind::Corrupt,
-                format!("{} cannot be read ({e}): move it away to start afresh; what it described must then be removed by hand", path.display()),
-            ),
-        })?;
-        Ok(Records { database: Arc::new(database) })
+        let database = Mutex::new(Some(open(path)?));
+        Ok(Records { store: Arc::new(Store { path: path.to_owned(), database }) })
     }
 
     /// Writes a record; on return it is on the disk.
     pub async fn put<R: Record>(&self, key: impl Into<String>, record: &R) -> Result<()> {
-        let (key, bytes, database) = (key.into(), encode(record)?, self.database.clone());
-        blocking(move || {
-            let write = database.begin_write().map_err(broken)?;
-            {
-                let mut table = write.open_table(definition(R::TABLE)).map_err(broken)?;
-                table.insert(key.as_str(), bytes.as_slice()).map_err(broken)?;
-            }
-            write.commit().map_err(broken)
-        })
-        .await
+        let (key, bytes, store) = (key.into(), encode(record)?, self.store.clone());
+        let put = move |database: &Database| {
+            let write = database.begin_write()?;
+            write.open_table(definition(R::TABLE))?.insert(key.as_str(), bytes.as_slice())?;
+            Ok(write.commit()?)
+        };
+        blocking(move || store.with(put)).await
     }
 
     /// Removes a record; no record is fine too.
     pub async fn delete<R: Record>(&self, key: impl Into<String>) -> Result<()> {
-        let (key, database) = (key.into(), self.database.clone());
-        blocking(move || {
-            let write = database.begin_write().map_err(broken)?;
-            {
-                let mut table = write.open_table(definition(R::TABLE)).map_err(broken)?;
-                table.remove(key.as_str()).map_err(broken)?;
-            }
-            write.commit().map_err(broken)
-        })
-        .await
+        let (key, store) = (key.into(), self.store.clone());
+        let delete = move |database: &Database| {
+            let write = database.begin_write()?;
+            write.open_table(definition(R::TABLE))?.remove(key.as_str())?;
+            Ok(write.commit()?)
+        };
+        blocking(move || store.with(delete)).await
     }
 
     /// All records of a kind; those that cannot be read are returned beside the others, never dropped.
     pub async fn all<R: Record>(&self) -> Result<Vec<(String, Result<R>)>> {
-        let database = self.database.clone();
-        blocking(move || {
-            let read = database.begin_read().map_err(broken)?;
-            let table = match read.open_table(definition(R::TABLE)) {
+        let store = self.store.clone();
+        let all = |database: &Database| {
+            let table = match database.begin_read()?.open_table(definition(R::TABLE)) {
                 Ok(table) => table,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                Err(error) => return Err(broken(error)),
+                Err(error) => return Err(error.into()),
             };
             let mut records = Vec::new();
-            for entry in table.iter().map_err(broken)? {
-                let (key, bytes) = entry.map_err(broken)?;
+            for entry in table.iter()? {
+                let (key, bytes) = entry?;
                 records.push((key.value().to_owned(), decode(key.value(), bytes.value())));
             }
             Ok(records)
-        })
-        .await
+        };
+        blocking(move || store.with(all)).await
     }
+}
+
+fn open(path: &Path) -> Result<Database> {
+    Database::create(path).map_err(|e| match e {
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            Error::new(Kind::InUse, format!("{} is in use by another banger", path.display()))
+        }
+        redb::DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() == std::io::ErrorKind::StorageFull => {
+            Error::new(Kind::NoSpace, format!("the disk of {} is full: make room there first", path.display()))
+        }
+        e => Error::new(
+            Kind::Corrupt,
+            format!(
+                "{} cannot be read ({e}): move it away to start afresh; what it described must then be removed by hand",
+                path.display()
+            ),
+        ),
+    })
 }
 
 fn definition(name: &'static str) -> TableDefinition<'static, &'static str, &'static [u8]> {

@@ -121,8 +121,10 @@ impl Peers {
             let images = self.images().await?;
             call!("releasing the image", images.release(vm.as_str(), options()))
         };
-        let (network, storage, images) = tokio::join!(network, storage, images);
-        network.and(storage).and(images)
+        // Disks first: on a full disk they make the room that the others' records need.
+        let storage = storage.await;
+        let (network, images) = tokio::join!(network, images);
+        storage.and(network).and(images)
     }
 
     /// Every VM that some peer holds something for.

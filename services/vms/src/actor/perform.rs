@@ -176,7 +176,10 @@ impl Tools {
 
     /// Removes everything.
     pub(super) async fn remove(self, mut record: VmRecord) -> Result<()> {
-        self.intend(&mut record, Intent::Remove).await?;
+        // A full disk takes no record, and removing is what makes room on it.
+        if let Err(error) = self.intend(&mut record, Intent::Remove).await {
+            tracing::warn!(vm = %record.id, %error, "removed without a record of the intent");
+        }
         self.peers.release(&record.id).await?;
         self.keepers.forget(&record.id)?;
         self.records.delete::<VmRecord>(record.id.as_str()).await
