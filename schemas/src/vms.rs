@@ -137,9 +137,11 @@ pub trait Vm {
     /// A stream to the agent, for a peer of the mesh.
     fn open_channel(&self, options: Dict) -> zbus::Result<OwnedFd>;
 
+    /// Its identity for its whole life; what the host calls its things by.
     #[zbus(property(emits_changed_signal = "const"))]
     fn id(&self) -> zbus::Result<String>;
 
+    /// Its name: unique, also its DNS name NAME.vm and the guest's host name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> zbus::Result<String>;
 
@@ -155,12 +157,15 @@ pub trait Vm {
     #[zbus(property)]
     fn detail(&self) -> zbus::Result<String>;
 
+    /// The root file system that it stands on.
     #[zbus(property(emits_changed_signal = "const"))]
     fn image(&self) -> zbus::Result<String>;
 
+    /// The kernel that it boots.
     #[zbus(property(emits_changed_signal = "const"))]
     fn kernel(&self) -> zbus::Result<String>;
 
+    /// Virtual CPUs.
     #[zbus(property(emits_changed_signal = "const"))]
     fn vcpus(&self) -> zbus::Result<u32>;
 

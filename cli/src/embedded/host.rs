@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use banger_bus::authorize::PeerUid;
 use banger_bus::service::{self, Address, Running};
 use banger_bus::{Dirs, Service};
-use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::error::{Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;

@@ -10,7 +10,6 @@ use futures_util::StreamExt;
 use zbus::Connection;
 use zbus::fdo::{DBusProxy, ObjectManagerProxy};
 use zbus::names::BusName;
-use zbus::wire::OwnedVariant;
 
 /// After the last need for it.
 const LINGER: Duration = Duration::from_secs(20);
@@ -49,23 +48,28 @@ async fn is_needed(bus: &Connection, dbus: &DBusProxy<'_>) -> Result<bool> {
     if clients > OWN {
         return Ok(true);
     }
-    for (service, path) in [(vms::NAME, vms::PATH), (images::NAME, images::PATH)] {
-        let objects = ObjectManagerProxy::builder(bus).destination(service).path(path).build().await?;
-        let busy = objects.get_managed_objects().await?.into_values().flatten().any(|(interface, properties)| {
-            let state = properties.get("State").map(text).unwrap_or_default();
-            match interface.as_str() {
-                vms::VM => !matches!(state.as_str(), "stopped" | "failed"),
-                job::INTERFACE => state == job::State::Running.as_str(),
-                _ => false,
-            }
-        });
-        if busy {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let vm_is_up = |interface: &str, state: &str| interface == vms::VM && !matches!(state, "stopped" | "failed");
+    Ok(any(bus, vms::NAME, vms::PATH, vm_is_up).await?
+        || job_runs(bus, vms::NAME, vms::PATH).await?
+        || job_runs(bus, images::NAME, images::PATH).await?)
 }
 
-fn text(value: &OwnedVariant) -> String {
-    value.downcast_ref::<&str>().unwrap_or_default().to_owned()
+/// Whether a service works on something.
+pub(super) async fn job_runs(bus: &Connection, service: &'static str, path: &'static str) -> Result<bool> {
+    any(bus, service, path, |interface, state| interface == job::INTERFACE && state == job::State::Running.as_str())
+        .await
+}
+
+/// Whether the service has an object with such an interface in such a state.
+async fn any(
+    bus: &Connection,
+    service: &'static str,
+    path: &'static str,
+    such: impl Fn(&str, &str) -> bool,
+) -> Result<bool> {
+    let objects = ObjectManagerProxy::builder(bus).destination(service).path(path).build().await?;
+    Ok(objects.get_managed_objects().await?.into_values().flatten().any(|(interface, properties)| {
+        let state = properties.get("State").and_then(|state| state.downcast_ref::<&str>().ok());
+        such(interface.as_str(), state.unwrap_or_default())
+    }))
 }

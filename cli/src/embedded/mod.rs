@@ -3,6 +3,7 @@
 //! One process at a time, by a lock. It starts when a command needs it and ends when nothing needs it; VMs outlive
 //! it as they outlive any service.
 
+mod handover;
 mod host;
 mod idle;
 mod start;

@@ -10,6 +10,7 @@ use banger_bus::Dirs;
 use banger_schemas::error::{Error, Kind};
 use zbus::Connection;
 
+use super::handover;
 use crate::client::embedded_bus;
 use crate::error::Failure;
 
@@ -22,7 +23,8 @@ pub(crate) async fn connect_or_start(dirs: &Dirs) -> Result<Connection, Failure>
     dirs.prepare()?;
     let begun = Instant::now();
     let mut error = match embedded_bus(dirs).await {
-        Ok(bus) => return Ok(bus),
+        Ok(bus) if !handover::make_room(&bus).await? => return Ok(bus),
+        Ok(_) => Error::new(Kind::Unavailable, "an older banger has not made room"),
         Err(error) => error,
     };
     if error.kind == Kind::InvalidArgument {

@@ -83,7 +83,7 @@ pub(super) struct Made {
 /// Makes a machine and waits for it. A job that fails leaves either nothing, or a stopped machine to look at.
 pub(super) async fn make(client: &Client, machine: &Machine, start: bool, ephemeral: bool) -> Result<Made, Failure> {
     let vms = client.vms().await?;
-    // A lost reply is asked for again with the same token, and makes no second machine.
+    // Names this request on the bus: whoever repeats it gets this machine and no second one.
     let token = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
     let options = DictBuilder::default().set("token", token).build();
     let (path, job) = vms.create(machine.spec(start, ephemeral).to_dict(), options).await?;

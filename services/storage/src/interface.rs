@@ -3,7 +3,7 @@
 use banger_bus::{Door, Service};
 use banger_schemas::action::MESH;
 use banger_schemas::error::Result;
-use banger_schemas::options::{Dict, Options};
+use banger_schemas::options::Dict;
 use banger_schemas::size;
 use zbus::interface;
 use zbus::message::Header;

@@ -121,11 +121,13 @@ impl VmFace {
         Ok(self.tools.keepers.connect(&view.record.id).await?.stream(&Request::Open).await?.into())
     }
 
+    /// Its identity for its whole life; what the host calls its things by.
     #[zbus(property(emits_changed_signal = "const"))]
     fn id(&self) -> String {
         self.snapshot().record.id.to_string()
     }
 
+    /// Its name: unique, also its DNS name NAME.vm and the guest's host name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> String {
         self.snapshot().record.name.to_string()
@@ -149,16 +151,19 @@ impl VmFace {
         self.snapshot().detail
     }
 
+    /// The root file system that it stands on.
     #[zbus(property(emits_changed_signal = "const"))]
     fn image(&self) -> String {
         self.snapshot().record.image.to_string()
     }
 
+    /// The kernel that it boots.
     #[zbus(property(emits_changed_signal = "const"))]
     fn kernel(&self) -> String {
         self.snapshot().record.kernel.to_string()
     }
 
+    /// Virtual CPUs.
     #[zbus(property(emits_changed_signal = "const"))]
     fn vcpus(&self) -> u32 {
         self.view.borrow().record.vcpus
