@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use banger_integration::{Banger, Output, Running, Who, eventually, within};
 
 /// Lists machines with another runtime folder, or with what the environment says.
-fn list_with(banger: &Banger, change: impl FnOnce(&mut Command)) -> Output {
+fn list_with(banger: &Banger, change: impl FnOnce(&mut Command) -> &mut Command) -> Output {
     let mut command = banger.command(["vm", "list", "--json"]);
     change(&mut command);
     Running::of(command).end()
@@ -20,7 +20,7 @@ fn without_a_runtime_folder_a_checked_one_is_made() {
     let banger = Banger::bare(Who::Me);
     let temporary = banger.home().join("tmp");
     std::fs::create_dir(&temporary).unwrap();
-    let listed = list_with(&banger, |c| drop(c.env_remove("BANGER_RUNTIME_DIR").env("TMPDIR", &temporary)));
+    let listed = list_with(&banger, |c| c.env_remove("BANGER_RUNTIME_DIR").env("TMPDIR", &temporary));
     assert_eq!((listed.code, listed.stdout.as_str()), (0, "[]\n"), "{}", listed.stderr);
     let made = temporary.join(format!("banger-{}", nix::unistd::getuid()));
     assert_eq!(std::fs::metadata(&made).unwrap().mode() & 0o777, 0o700);
@@ -37,7 +37,7 @@ fn without_a_runtime_folder_a_checked_one_is_made() {
 fn a_runtime_folder_too_long_for_a_socket_is_refused_with_the_cure() {
     let banger = Banger::bare(Who::Me);
     let long = banger.home().join("x".repeat(110));
-    let refused = list_with(&banger, |c| drop(c.env("BANGER_RUNTIME_DIR", &long)));
+    let refused = list_with(&banger, |c| c.env("BANGER_RUNTIME_DIR", &long));
     assert_eq!(refused.code, 125);
     assert!(refused.stderr.contains("too long for a socket"), "{}", refused.stderr);
     assert!(refused.stderr.contains("set XDG_RUNTIME_DIR to a shorter path"), "{}", refused.stderr);
@@ -51,7 +51,7 @@ fn a_runtime_folder_that_somebody_else_could_have_made_is_refused() {
     std::fs::create_dir(&real).unwrap();
     std::os::unix::fs::symlink(&real, &link).unwrap();
     let refused_at = |banger: &Banger, folder: &Path| {
-        let refused = list_with(banger, |c| drop(c.env("BANGER_RUNTIME_DIR", folder)));
+        let refused = list_with(banger, |c| c.env("BANGER_RUNTIME_DIR", folder));
         assert_eq!(refused.code, 125, "{}", refused.stderr);
         let why = format!("{} is not a folder of yours", folder.display());
         assert!(refused.stderr.contains(&why), "{}", refused.stderr);

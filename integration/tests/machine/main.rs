@@ -5,6 +5,7 @@ mod damage;
 mod embedded;
 mod exec;
 mod first;
+mod guest;
 mod hostile;
 mod lease;
 mod names;
