@@ -66,6 +66,8 @@ pub struct Launch {
     pub leased: bool,
     /// A file comes along: what the console remembers is written there when the VMM has ended.
     pub keeps_console: bool,
+    /// Nothing on the disks has to outlive a crash of the host: the guest's flushes are not waited for.
+    pub volatile: bool,
 }
 
 /// How a VM is run.
@@ -158,8 +160,9 @@ mod tests {
             tap: true,
             leased: false,
             keeps_console: true,
+            volatile: false,
         }));
-        let bytes = b"\x00\x01\x02/q\x02\xfb\x00\x04\x01\x02\x00\x00\x00\x00\x01\x01\x00\x01";
+        let bytes = b"\x00\x01\x02/q\x02\xfb\x00\x04\x01\x02\x00\x00\x00\x00\x01\x01\x00\x01\x00";
         assert_eq!(encode(&launch).unwrap(), bytes);
         assert_eq!(decode::<Request>(bytes).unwrap(), launch);
         for (request, bytes) in [

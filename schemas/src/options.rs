@@ -57,6 +57,11 @@ impl Options {
         self.take(key)?.ok_or_else(|| Error::invalid(format!("option '{key}' is missing")))
     }
 
+    /// What was not taken, for somebody else to take or refuse.
+    pub fn rest(self) -> Dict {
+        self.left
+    }
+
     /// Refuses whatever was not taken.
     pub fn finish(self) -> Result<()> {
         let mut unknown: Vec<String> = self.left.into_keys().collect();

@@ -16,7 +16,8 @@ pub const MANAGER: &str = "dev.banger.Storage1.Manager";
     default_path = "/dev/banger/Storage1"
 )]
 pub trait Manager {
-    /// Makes the holder's system disk and work disk, each sparse and of at most `size_mib`. Repeatable.
+    /// Makes the holder's system disk and work disk, each sparse and of at most `size_mib`. Repeatable. `options`:
+    /// `volatile b`: they need not outlive a crash of the host.
     fn create(&self, holder: &str, size_mib: u64, options: Dict) -> zbus::Result<()>;
 
     /// The holder's system disk and work disk, open for reading and writing.

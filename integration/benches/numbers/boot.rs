@@ -41,6 +41,7 @@ pub(crate) fn launch(vmm: &str, mac: Option<[u8; 6]>) -> Launch {
         tap: mac.is_some(),
         leased: false,
         keeps_console: false,
+        volatile: true,
     }
 }
 

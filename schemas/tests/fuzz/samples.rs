@@ -98,6 +98,7 @@ pub(crate) fn keeper_requests() -> Vec<Vec<u8>> {
         tap: true,
         leased: false,
         keeps_console: true,
+        volatile: true,
     };
     encoded(&[
         keeper::Request::Launch(Box::new(launch)),

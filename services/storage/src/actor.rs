@@ -16,6 +16,8 @@ use crate::disks::Disks;
 pub(crate) struct Create {
     pub(crate) holder: VmId,
     pub(crate) size_mib: u64,
+    /// Not synced to the disk.
+    pub(crate) volatile: bool,
 }
 
 #[derive(Message)]
@@ -96,7 +98,8 @@ impl Actor for Storage {
 impl Handler<Create> for Storage {
     type Result = ResponseFuture<Result<()>>;
     fn handle(&mut self, message: Create, _: &mut Context<Self>) -> Self::Result {
-        self.exclusive(message.holder, move |disks, holder| disks.create(holder, message.size_mib))
+        let durable = !message.volatile;
+        self.exclusive(message.holder, move |disks, holder| disks.create(holder, message.size_mib, durable))
     }
 }
 
@@ -110,7 +113,14 @@ impl Handler<Open> for Storage {
 impl Handler<Delete> for Storage {
     type Result = ResponseFuture<Result<()>>;
     fn handle(&mut self, message: Delete, _: &mut Context<Self>) -> Self::Result {
-        self.exclusive(message.holder, Disks::delete)
+        let deleted = self.exclusive(message.holder, Disks::delete);
+        let disks = self.disks.clone();
+        Box::pin(async move {
+            deleted.await?;
+            // Nobody waits for the blocks to be freed; what a crash leaves, the next start removes.
+            tokio::task::spawn_blocking(move || disks.bury());
+            Ok(())
+        })
     }
 }
 

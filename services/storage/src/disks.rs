@@ -16,6 +16,8 @@ use nix::unistd::{Whence, lseek};
 
 /// Kept free on the host's disk: below it no disk is made.
 const RESERVE: u64 = 1 << 30;
+/// Extension of what waits to be freed.
+const GONE: &str = "gone";
 const NAMES: [&str; 2] = ["system.ext4", "work.ext4"];
 
 /// The folder of all disks.
@@ -57,7 +59,7 @@ impl Disks {
     }
 
     /// Makes both disks of a holder, or finds them made.
-    pub(crate) fn create(&self, holder: &VmId, size_mib: u64) -> Result<()> {
+    pub(crate) fn create(&self, holder: &VmId, size_mib: u64, durable: bool) -> Result<()> {
         let home = self.of(holder);
         if home.exists() {
             return Ok(());
@@ -78,11 +80,13 @@ impl Disks {
         let making = self.tmp().join(holder.as_str());
         private_folder(&making)?;
         for name in NAMES {
-            copy_sparse(&template, &making.join(name))?;
+            copy_sparse(&template, &making.join(name), durable)?;
         }
-        sync_folder(&making)?;
+        if durable {
+            sync_folder(&making)?;
+        }
         fs::rename(&making, &home).map_err(failed("publish", &home))?;
-        sync_folder(&self.folder)
+        if durable { sync_folder(&self.folder) } else { Ok(()) }
     }
 
     /// The pristine file system of this size, made once.
@@ -127,11 +131,20 @@ impl Disks {
 
     /// Removes a holder's disks; none is fine too.
     pub(crate) fn delete(&self, holder: &VmId) -> Result<()> {
-        let (home, going) = (self.of(holder), self.tmp().join(format!("{holder}.gone")));
+        let (home, going) = (self.of(holder), self.tmp().join(format!("{holder}.{GONE}")));
         match fs::rename(&home, &going) {
-            Ok(()) => fs::remove_dir_all(&going).map_err(failed("remove", &going)),
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(failed("remove", &home)(e)),
+        }
+    }
+
+    /// Frees what was removed.
+    pub(crate) fn bury(&self) {
+        let Ok(entries) = fs::read_dir(self.tmp()) else { return };
+        for entry in entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == GONE)) {
+            // Two who do this at once, or a file that stays: the next start removes it.
+            drop(fs::remove_dir_all(entry.path()));
         }
     }
 
@@ -159,7 +172,7 @@ impl Disks {
 }
 
 /// Copies what holds data; holes stay holes.
-fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+fn copy_sparse(from: &Path, to: &Path, durable: bool) -> Result<()> {
     let source = File::open(from).map_err(failed("read", from))?;
     let size = source.metadata().map_err(failed("read", from))?.len();
     let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed("make", to))?;
@@ -175,7 +188,7 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
         copy_range(&source, &target, data, end).map_err(failed("write", to))?;
         at = end;
     }
-    target.sync_all().map_err(failed("write", to))
+    if durable { target.sync_all().map_err(failed("write", to)) } else { Ok(()) }
 }
 
 fn copy_range(source: &File, target: &File, mut at: i64, end: i64) -> std::io::Result<()> {
@@ -208,10 +221,10 @@ mod tests {
         let disks = Disks::open(folder.clone()).unwrap();
         let holder: VmId = "abcdefghij".parse().unwrap();
         assert_eq!(disks.open_pair(&holder).unwrap_err().kind, Kind::NotFound);
-        disks.create(&holder, 64).unwrap();
+        disks.create(&holder, 64, true).unwrap();
         let (system, _work) = disks.open_pair(&holder).unwrap();
         let inode = File::from(system).metadata().unwrap().ino();
-        disks.create(&holder, 64).unwrap();
+        disks.create(&holder, 64, true).unwrap();
         let (again, _work) = disks.open_pair(&holder).unwrap();
         assert_eq!(File::from(again).metadata().unwrap().ino(), inode, "a repeated create makes nothing new");
         let usage = disks.usage().unwrap();
@@ -220,6 +233,8 @@ mod tests {
         disks.delete(&holder).unwrap();
         disks.delete(&holder).unwrap();
         assert!(disks.usage().unwrap().is_empty());
+        disks.bury();
+        assert_eq!(fs::read_dir(disks.tmp()).unwrap().count(), 0);
         fs::remove_dir_all(&folder).unwrap();
     }
 
@@ -241,7 +256,7 @@ mod tests {
         let file = File::create(&from).unwrap();
         file.set_len(3 << 20).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"in the middle", 1 << 20).unwrap();
-        copy_sparse(&from, &to).unwrap();
+        copy_sparse(&from, &to, true).unwrap();
         assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
         assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
         fs::remove_dir_all(&folder).unwrap();

@@ -3,7 +3,7 @@
 use banger_bus::{Door, Service};
 use banger_schemas::action::MESH;
 use banger_schemas::error::Result;
-use banger_schemas::options::Dict;
+use banger_schemas::options::{Dict, Options};
 use banger_schemas::size;
 use zbus::interface;
 use zbus::message::Header;
@@ -25,7 +25,8 @@ impl Manager {
 
 #[interface(name = "dev.banger.Storage1.Manager")]
 impl Manager {
-    /// Makes the holder's system disk and work disk, each sparse and of at most size_mib. Repeatable.
+    /// Makes the holder's system disk and work disk, each sparse and of at most size_mib. Repeatable. options:
+    /// volatile b: they need not outlive a crash of the host.
     async fn create(
         &self,
         #[zbus(header)] header: Header<'_>,
@@ -33,8 +34,10 @@ impl Manager {
         size_mib: u64,
         options: Dict,
     ) -> Result<()> {
-        let holder = self.service.holder(&header, holder, options).await?;
-        self.door.ask(Create { holder, size_mib: size::disk_mib(size_mib)? }).await
+        let mut options = Options::new(options)?;
+        let volatile = options.take("volatile")?.unwrap_or(false);
+        let holder = self.service.holder(&header, holder, options.rest()).await?;
+        self.door.ask(Create { holder, size_mib: size::disk_mib(size_mib)?, volatile }).await
     }
 
     /// The holder's system disk and work disk, open for reading and writing.

@@ -73,7 +73,9 @@ impl Peers {
 
     pub(crate) async fn create_disks(&self, vm: &VmRecord) -> Result<()> {
         let storage = self.storage().await?;
-        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, options()))
+        let volatile = DictBuilder::default().set("volatile", vm.client.is_some()).build();
+        let options = options().into_iter().chain(volatile).collect();
+        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, options))
     }
 
     /// System disk, work disk.
@@ -115,7 +117,16 @@ impl Peers {
         };
         let storage = async {
             let storage = self.storage().await?;
-            call!("removing the disks", storage.delete(vm.as_str(), options()))
+            let begun = tokio::time::Instant::now();
+            loop {
+                match call!("removing the disks", storage.delete(vm.as_str(), options())) {
+                    // A creation that was taken back is still at them: for milliseconds.
+                    Err(error) if error.kind == Kind::InUse && begun.elapsed() < ANSWER => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    outcome => break outcome,
+                }
+            }
         };
         let images = async {
             let images = self.images().await?;

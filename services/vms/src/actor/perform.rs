@@ -15,7 +15,7 @@ use crate::guest::{self, Ready, tail};
 use crate::host::backend::Backends;
 use crate::host::keeper::Keepers;
 use crate::peers::Peers;
-use crate::record::{Intent, VmRecord};
+use crate::record::{Intent, Process, VmRecord};
 
 /// Lines of console that an error shows.
 const CONSOLE_LINES: usize = 12;
@@ -90,6 +90,7 @@ impl Tools {
             tap: tap.is_some(),
             leased: record.client.is_some(),
             keeps_console: true,
+            volatile: record.client.is_some(),
         };
         fds.extend(tap);
         if let Some(owner) = &record.client {
@@ -153,25 +154,33 @@ impl Tools {
     }
 
     /// Puts away what a VM that ran used on the host.
-    pub(super) async fn settle(self, mut record: VmRecord) -> Result<Outcome> {
+    ///
+    /// `goes`: it is removed next, which puts away the rest.
+    pub(super) async fn settle(self, mut record: VmRecord, goes: bool) -> Result<Outcome> {
+        let keeper = record.keeper.take();
         record.backend = None;
-        record.keeper = None;
-        self.intend(&mut record, Intent::Stopped).await?;
-        if record.lease.is_some() {
-            // A network service that is not there has nothing to take away; what is left it reconciles itself.
-            if let Err(error) = self.peers.close_tap(&record.id).await {
-                tracing::warn!(vm = %record.id, %error, "the network device stays for now");
-            }
+        if !goes {
+            self.intend(&mut record, Intent::Stopped).await?;
         }
-        let gone = async {
-            while self.keepers.connect(&record.id).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(KEEPER_END, gone).await.is_err() {
+        tokio::join!(self.keeper_ends(&record, keeper), self.put_network_away(&record, goes));
+        Ok(Outcome { record, notes: Vec::new() })
+    }
+
+    async fn keeper_ends(&self, record: &VmRecord, keeper: Option<Process>) {
+        let Some(Ok(process)) = keeper.map(Process::open) else { return };
+        if tokio::time::timeout(KEEPER_END, readable(process)).await.is_err() {
             tracing::warn!(vm = %record.id, "the keeper has not ended");
         }
-        Ok(Outcome { record, notes: Vec::new() })
+    }
+
+    async fn put_network_away(&self, record: &VmRecord, goes: bool) {
+        if goes || record.lease.is_none() {
+            return;
+        }
+        // A network service that is not there has nothing to take away; what is left it reconciles itself.
+        if let Err(error) = self.peers.close_tap(&record.id).await {
+            tracing::warn!(vm = %record.id, %error, "the network device stays for now");
+        }
     }
 
     /// Removes everything.

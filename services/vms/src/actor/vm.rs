@@ -215,7 +215,8 @@ impl VmActor {
                 for handle in [self.deadline.take(), self.shutdown.take()].into_iter().flatten() {
                     ctx.cancel_future(handle);
                 }
-                run(ctx, "settle", EFFECT, tools.settle(record), |me, out, ctx| {
+                let goes = matches!(self.state, State::Settling { then: After::Removed });
+                run(ctx, "settle", EFFECT, tools.settle(record, goes), |me, out, ctx| {
                     if let Ok(outcome) = out {
                         me.record = VmRecord { client: me.record.client.clone(), ..outcome.record };
                     }

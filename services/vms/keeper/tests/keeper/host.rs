@@ -182,6 +182,7 @@ pub(crate) fn launch() -> Launch {
         tap: false,
         leased: false,
         keeps_console: false,
+        volatile: false,
     }
 }
 

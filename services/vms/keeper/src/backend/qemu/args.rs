@@ -33,8 +33,9 @@ pub(super) fn arguments(launch: &Launch, fds: &Numbers, tsc_khz: Option<u32>) ->
     args.add("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
     args.add("-append", kernel_arguments(launch.backend, tsc_khz));
     disk(&mut args, 1, "image", fds.image, Access::Shared);
-    disk(&mut args, 2, "system", fds.system, Access::Own);
-    disk(&mut args, 3, "work", fds.work, Access::Own);
+    let own = if launch.volatile { Access::OwnUnflushed } else { Access::Own };
+    disk(&mut args, 2, "system", fds.system, own);
+    disk(&mut args, 3, "work", fds.work, own);
     args.add("-chardev", format!("socket,id=console,fd={}", fds.console));
     args.add("-serial", "chardev:console");
     args.add("-chardev", format!("socket,id=agent,fd={}", fds.agent));
@@ -91,17 +92,23 @@ fn kernel_arguments(backend: Backend, tsc_khz: Option<u32>) -> String {
     line
 }
 
+#[derive(Clone, Copy)]
 enum Access {
     /// Read only, and other VMs have it too.
     Shared,
     /// Read and write, and nobody else may have it: QEMU's lock on the file catches a mistake of ours.
     Own,
+    /// The same, and the guest's flushes end in the host's page cache.
+    OwnUnflushed,
 }
 
 fn disk(args: &mut Args, set: u32, name: &str, fd: RawFd, access: Access) {
     let access = match access {
         Access::Shared => "read-only=on,file.locking=off",
         Access::Own => "discard=unmap,file.discard=unmap,file.locking=on",
+        Access::OwnUnflushed => {
+            "discard=unmap,cache.no-flush=on,file.discard=unmap,file.locking=on,file.cache.no-flush=on"
+        }
     };
     args.add("-add-fd", format!("fd={fd},set={set}"));
     args.add(
@@ -145,6 +152,7 @@ mod tests {
             tap: true,
             leased: false,
             keeps_console: false,
+            volatile: false,
         }
     }
 
