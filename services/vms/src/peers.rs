@@ -121,7 +121,7 @@ impl Peers {
             loop {
                 match call!("removing the disks", storage.delete(vm.as_str(), options())) {
                     // A creation that was taken back is still at them: for milliseconds.
-                    Err(error) if error.kind == Kind::InUse && begun.elapsed() < ANSWER => {
+                    Err(error) if error.kind == Kind::Busy && begun.elapsed() < ANSWER => {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                     outcome => break outcome,
