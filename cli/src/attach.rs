@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::error::{Failure, code};
+use crate::view::note;
 
 /// What ends a program that writes to nobody.
 const SIGPIPE: u8 = 13;
@@ -38,6 +39,16 @@ impl End {
             End::Signaled(signal) => code::SIGNAL.saturating_add(*signal),
             End::NotFound => code::NOT_FOUND,
             End::NotExecutable(_) => code::NOT_EXECUTABLE,
+        }
+    }
+
+    /// Says what an exit code alone does not.
+    pub(crate) fn explain(&self, exec: &Exec) {
+        let program = || String::from_utf8_lossy(exec.argv.first().map_or(b"", Vec::as_slice)).into_owned();
+        match self {
+            End::NotFound => note(&format!("banger: {}: not found in the machine", program())),
+            End::NotExecutable(why) => note(&format!("banger: {}: cannot be executed: {why}", program())),
+            End::Exited(_) | End::Signaled(_) => {}
         }
     }
 }

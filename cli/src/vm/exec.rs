@@ -5,7 +5,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use banger_schemas::guest::{Exec, Stdin, Wait};
 
-use super::run::explain;
 use crate::attach;
 use crate::client::Client;
 use crate::error::Failure;
@@ -78,7 +77,7 @@ pub(crate) async fn run(client: &Client, args: Args) -> Result<u8, Failure> {
     };
     let stream = attach::start(client, &args.vm, &exec).await?;
     let end = attach::streams(stream, &exec).await?;
-    explain(&end, &exec);
+    end.explain(&exec);
     Ok(end.code())
 }
 

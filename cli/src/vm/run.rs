@@ -113,18 +113,8 @@ async fn inside(
     };
     let stream = made.interrupts.or(attach::start(client, &made.name, &exec)).await?;
     let end = attach::streams(stream, &exec).await?;
-    explain(&end, &exec);
+    end.explain(&exec);
     Ok(end.code())
-}
-
-/// Says what an exit code alone does not.
-pub(super) fn explain(end: &End, exec: &Exec) {
-    let program = || String::from_utf8_lossy(exec.argv.first().map_or(b"", Vec::as_slice)).into_owned();
-    match end {
-        End::NotFound => note(&format!("banger: {}: not found in the machine", program())),
-        End::NotExecutable(why) => note(&format!("banger: {}: cannot be executed: {why}", program())),
-        End::Exited(_) | End::Signaled(_) => {}
-    }
 }
 
 /// Brings the workspace in as a tar stream, straight from here to the guest's tar.
