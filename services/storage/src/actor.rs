@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use banger_bus::effects::blocking;
 use banger_schemas::VmId;
-use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::error::Result;
+use tokio::sync::Notify;
 
 use crate::disks::Disks;
 
@@ -43,51 +44,62 @@ pub(crate) struct Room;
 /// Owns the disks. What is changing is the set of holders that are worked on; the rest is on the disk.
 pub(crate) struct Storage {
     disks: Arc<Disks>,
-    busy: Arc<Mutex<HashSet<VmId>>>,
+    turns: Arc<Turns>,
 }
 
 impl Storage {
     pub(crate) fn new(disks: Disks) -> Self {
-        Storage { disks: Arc::new(disks), busy: Arc::default() }
+        Storage { disks: Arc::new(disks), turns: Arc::default() }
     }
 
-    /// Does `work` for a holder, unless something is being done for it already.
+    /// Does `work` for a holder, when what is being done for it already is over.
     fn exclusive<T: Send + 'static>(
         &self,
         holder: VmId,
         work: impl FnOnce(&Disks, &VmId) -> Result<T> + Send + 'static,
     ) -> ResponseFuture<Result<T>> {
-        let claim = Claim::take(&self.busy, holder);
-        let disks = self.disks.clone();
+        let (disks, turns) = (self.disks.clone(), self.turns.clone());
         Box::pin(async move {
-            let claim = claim?;
-            blocking(move || work(&disks, &claim.holder)).await
+            let turn = Turn::of(turns, holder).await;
+            // The turn goes along: the work goes on even when nobody waits for it any more.
+            blocking(move || work(&disks, &turn.holder)).await
         })
     }
 }
 
-/// A holder is being worked on as long as this lives, wherever the work ends.
-struct Claim {
-    holder: VmId,
-    busy: Arc<Mutex<HashSet<VmId>>>,
+/// Holders that are worked on.
+#[derive(Default)]
+struct Turns {
+    taken: Mutex<HashSet<VmId>>,
+    over: Notify,
 }
 
-impl Claim {
-    fn take(busy: &Arc<Mutex<HashSet<VmId>>>, holder: VmId) -> Result<Self> {
-        let fresh = busy.lock().is_ok_and(|mut b| b.insert(holder.clone()));
-        if fresh {
-            Ok(Claim { holder, busy: busy.clone() })
-        } else {
-            Err(Error::new(Kind::Busy, format!("the disks of {holder} are being worked on")))
+/// A holder's turn, as long as this lives.
+struct Turn {
+    holder: VmId,
+    turns: Arc<Turns>,
+}
+
+impl Turn {
+    async fn of(turns: Arc<Turns>, holder: VmId) -> Self {
+        loop {
+            // Listens before it looks, so that no end is missed.
+            let over = turns.over.notified();
+            if turns.taken.lock().is_ok_and(|mut taken| taken.insert(holder.clone())) {
+                break;
+            }
+            over.await;
         }
+        Turn { holder, turns }
     }
 }
 
-impl Drop for Claim {
+impl Drop for Turn {
     fn drop(&mut self) {
-        if let Ok(mut busy) = self.busy.lock() {
-            busy.remove(&self.holder);
+        if let Ok(mut taken) = self.turns.taken.lock() {
+            taken.remove(&self.holder);
         }
+        self.turns.over.notify_waiters();
     }
 }
 
@@ -137,5 +149,27 @@ impl Handler<Room> for Storage {
     fn handle(&mut self, _: Room, _: &mut Context<Self>) -> Self::Result {
         let disks = self.disks.clone();
         Box::pin(blocking(move || disks.room()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix::System;
+    use banger_bus::Door;
+
+    #[test]
+    fn requests_for_one_holder_wait_for_each_other() {
+        let folder = std::env::temp_dir().join(format!("banger-turns-{}", std::process::id()));
+        System::new().block_on(async {
+            let door = Door::patient(Storage::new(Disks::open(folder.clone()).unwrap()).start());
+            let holder: VmId = "abcdefghij".parse().unwrap();
+            let create = || door.ask(Create { holder: holder.clone(), size_mib: 64, volatile: true });
+            let delete = || door.ask(Delete { holder: holder.clone() });
+            let outcome = tokio::join!(create(), delete(), create(), delete());
+            assert_eq!(outcome, (Ok(()), Ok(()), Ok(()), Ok(())));
+            assert_eq!(door.ask(Usage).await, Ok(vec![]));
+        });
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

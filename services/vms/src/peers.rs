@@ -117,16 +117,7 @@ impl Peers {
         };
         let storage = async {
             let storage = self.storage().await?;
-            let begun = tokio::time::Instant::now();
-            loop {
-                match call!("removing the disks", storage.delete(vm.as_str(), options())) {
-                    // A creation that was taken back is still at them: for milliseconds.
-                    Err(error) if error.kind == Kind::Busy && begun.elapsed() < ANSWER => {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                    outcome => break outcome,
-                }
-            }
+            call!("removing the disks", storage.delete(vm.as_str(), options()))
         };
         let images = async {
             let images = self.images().await?;
