@@ -81,12 +81,11 @@ impl Effects {
         Ok(self.host.apply(&rules).await?)
     }
 
-    /// Makes the VM's TAP, anew if there was one, and publishes its ports.
+    /// Makes the VM's TAP, or takes the one that is there, and publishes its ports.
     pub(crate) async fn open(self, vm: VmId, lease: LeaseRecord) -> Result<OwnedFd> {
         self.record(vm.clone(), lease.clone(), None).await?;
         let _turn = self.turn.lock().await;
         self.apply().await?;
-        self.host.remove_tap(&vm).await?;
         let tap = self.host.add_tap(&vm).await?;
         for publication in publications(&lease) {
             self.publish(publication).await?;
@@ -112,7 +111,8 @@ impl Effects {
                 self.host.unpublish(publication.protocol, publication.outside).await?;
             }
             self.host.remove_tap(vm).await?;
-            self.apply().await
+            // Rules of a TAP that is gone match nothing; the next VM's opening puts the newest ones in place.
+            Ok(())
         };
         match closed.await {
             // No namespace holds no TAP either.
