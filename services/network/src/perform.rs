@@ -112,7 +112,7 @@ impl Effects {
             }
             self.host.remove_tap(vm).await?;
             // Rules of a TAP that is gone match nothing; the next VM's opening puts the newest ones in place.
-            Ok(())
+            Ok::<_, Error>(())
         };
         match closed.await {
             // No namespace holds no TAP either.
