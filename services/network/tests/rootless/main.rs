@@ -16,13 +16,6 @@ use network::{Network, guest, soon, vm};
 use pretend::{Pretend, ask_who_has, dial_beside, hears_arp_from, probe_inside, read_from};
 use tokio::time::timeout;
 
-/// Not a test: what pretend guests run.
-#[test]
-#[ignore = "run by the other tests inside a namespace"]
-fn plays_its_role() {
-    pretend::play_role();
-}
-
 /// Answers every connection with a text, on a thread that ends with the tests.
 fn listen_on_host(address: Ipv4Addr, text: &'static str) -> SocketAddrV4 {
     let listener = TcpListener::bind((address, 0)).unwrap();

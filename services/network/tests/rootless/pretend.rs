@@ -1,24 +1,26 @@
-//! Pretend guests: a network namespace behind a port of the bridge, in which this test program runs again as client or
+//! Pretend guests: a network namespace behind a port of the bridge, in which `examples/pretend_guest.rs` runs as client or
 //! server; and bare frames on a TAP.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use banger_network::host::rootless::process::Identity;
-use banger_network::host::{Host, Places, Rootless};
 use banger_network::render::Guest;
 use banger_schemas::network::mac_text;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::network::{Network, inside};
 
-const ROLE: &str = "BANGER_TEST_ROLE";
-const LIMIT: Duration = Duration::from_secs(3);
+/// The program that plays the guest's part.
+#[allow(dead_code, reason = "its main is the program's")]
+#[path = "../../examples/pretend_guest.rs"]
+mod role;
+
+pub(crate) use role::read_from;
 
 /// A guest without a VM.
 pub(crate) struct Pretend {
@@ -93,7 +95,9 @@ pub(crate) fn dial_beside(holder: &Identity, to: &str) -> Result<String, String>
 
 /// What the probe says behind a command that ends in `$SELF`.
 pub(crate) fn probe_inside(pid: i32, command: &str) -> String {
-    first_word(play_by(pid.cast_unsigned(), "probe", command)).1.unwrap()
+    first_word(play_by(pid.cast_unsigned(), &format!("probe {}", env!("CARGO_BIN_EXE_banger-netns")), command))
+        .1
+        .unwrap()
 }
 
 fn play(pid: u32, role: &str) -> Child {
@@ -101,66 +105,22 @@ fn play(pid: u32, role: &str) -> Child {
 }
 
 fn play_by(pid: u32, role: &str, command: &str) -> Child {
-    let program = std::env::current_exe().unwrap();
-    let arguments = "plays_its_role --exact --ignored --nocapture --test-threads=1";
+    let program = Path::new(env!("CARGO_BIN_EXE_banger-netns")).with_file_name("examples").join("pretend_guest");
     Command::new("nsenter")
         .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials", "sh", "-c", &format!("exec {command}")])
-        .env("SELF", format!("{} {arguments}", program.display()))
-        .env(ROLE, role)
+        .env("SELF", format!("{} {role}", program.display()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
 }
 
 fn first_word(mut child: Child) -> (Child, Result<String, String>) {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let said = lines.find_map(|line| {
-        let line = line.split_once("=> ").map(|(_, said)| said.to_owned())?;
-        Some(line.strip_prefix("ok ").map(str::to_owned).ok_or(line))
-    });
-    if said.as_ref().is_none_or(|said| said.as_deref() != Ok("listening")) {
+    let line = BufReader::new(child.stdout.take().unwrap()).lines().next().expect("the role said nothing").unwrap();
+    let said = line.strip_prefix("ok ").map(str::to_owned).ok_or(line);
+    if said.as_deref() != Ok("listening") {
         child.wait().unwrap();
     }
-    (child, said.expect("the role said nothing"))
-}
-
-/// The other side of [`play`].
-pub(crate) fn play_role() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    match role.split(' ').collect::<Vec<_>>().as_slice() {
-        ["dial", to] => match read_from(to.parse().unwrap()) {
-            Ok(text) => println!("=> ok {text}"),
-            Err(error) => println!("=> {error}"),
-        },
-        ["serve", port, text] => {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.parse().unwrap())).unwrap();
-            println!("=> ok listening");
-            for stream in listener.incoming() {
-                let _ = stream.unwrap().write_all(text.as_bytes());
-            }
-        }
-        ["probe"] => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            println!("=> ok {:?}", runtime.block_on(rootless().probe()).unwrap_err());
-        }
-        other => panic!("no such role: {other:?}"),
-    }
-}
-
-/// A host that is only probed.
-fn rootless() -> Rootless {
-    let nowhere = PathBuf::from("/nonexistent");
-    let helper = PathBuf::from(env!("CARGO_BIN_EXE_banger-netns"));
-    Rootless::new(Places { helper, runtime: nowhere.clone(), state: nowhere })
-}
-
-/// Connects and reads to the end.
-pub(crate) fn read_from(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    (child, said)
 }
 
 /// Frames come behind a `virtio_net_hdr` of ten bytes.
