@@ -85,6 +85,9 @@ fn kernel_arguments(backend: Backend, tsc_khz: Option<u32>) -> String {
         // Emulated timers are too uneven for the kernel's own calibration: one boot in four hangs in it.
         if let Some(khz) = tsc_khz {
             line.push_str(&format!(" tsc_early_khz={khz}"));
+            // Every processor but the first would calibrate its delay loop too, and a boot has hung behind a failed
+            // estimate. The loop counts TSC ticks: those of one jiffy of Debian's kernels (HZ=250).
+            line.push_str(&format!(" lpj={}", u64::from(khz) * 1000 / 250));
         }
         // An emulated processor speculates nothing, and guards against it cost emulated work.
         line.push_str(" tsc=reliable no_timer_check mitigations=off");
