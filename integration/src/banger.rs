@@ -72,6 +72,8 @@ impl Banger {
     /// How long the background process stays when nothing needs it.
     #[must_use]
     pub fn linger(mut self, seconds: u32) -> Self {
+        // What runs already was started with another patience.
+        self.stop_services();
         self.linger = seconds;
         self
     }
