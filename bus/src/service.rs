@@ -224,7 +224,7 @@ where
         }
     };
     let authorizer = Arc::new(crate::authorize::PeerUid { owner: nix::unistd::geteuid().as_raw() });
-    match run(&address, place, authorizer, start, |_| (), terminated()) {
+    match run(&address, place, authorizer, start, |_| (), async { terminated().await }) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "{program} cannot run");
@@ -233,15 +233,19 @@ where
     }
 }
 
-/// Returns at the first SIGTERM or SIGINT.
-pub async fn terminated() {
+/// Returns at the first SIGTERM or SIGINT after this call, which is made in a runtime: none is lost between the call
+/// and the first wait.
+pub fn terminated() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        // Without handlers both signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => (),
-        _ = int.recv() => (),
+    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut term), Ok(mut int)) = handlers else {
+            // Without handlers both signals end the process by themselves.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => (),
+            _ = int.recv() => (),
+        }
     }
 }

@@ -127,12 +127,18 @@ struct Mesh {
 
 impl Mesh {
     fn run(&self, stop: &watch::Sender<bool>) -> Result<()> {
+        let runtime = current_thread()?;
+        // Heard from here on: whoever was told "ready" may ask for the end at once.
+        let terminated = {
+            let _entered = runtime.enter();
+            service::terminated()
+        };
         let mut threads = Vec::new();
         let started = self.start(&mut threads);
         let outcome = match started {
             Ok(()) => {
                 say("ready");
-                current_thread().and_then(|runtime| runtime.block_on(idle::wait(&self.address)))
+                runtime.block_on(idle::wait(&self.address, terminated))
             }
             Err(error) => Err(error),
         };

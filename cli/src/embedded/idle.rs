@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use banger_bus::service::{Address, terminated};
+use banger_bus::service::Address;
 use banger_schemas::error::Result;
 use banger_schemas::{images, job, vms};
 use futures_util::StreamExt;
@@ -17,13 +17,12 @@ const LINGER: Duration = Duration::from_secs(20);
 const OWN: usize = 8;
 
 /// Returns when the process may end.
-pub(super) async fn wait(address: &Address) -> Result<()> {
+pub(super) async fn wait(address: &Address, stop: impl Future<Output = ()>) -> Result<()> {
     let bus = address.connect().await?;
     let dbus = DBusProxy::new(&bus).await?;
     let mut comings_and_goings = dbus.receive_name_owner_changed().await?;
     let linger = std::env::var("BANGER_LINGER_SECONDS").ok().and_then(|s| s.parse().ok());
     let linger = linger.map_or(LINGER, Duration::from_secs);
-    let stop = terminated();
     tokio::pin!(stop);
     loop {
         // A VM that goes down does so for a client that then leaves, or by itself: the second is looked for less often.
