@@ -51,7 +51,6 @@ pub struct Service {
     connection: Connection,
     bus: DBusProxy<'static>,
     name: &'static str,
-    path: &'static str,
     callers: Callers,
     authorizer: Arc<dyn Authorizer>,
     jobs: Jobs,
@@ -70,7 +69,7 @@ impl Service {
         connection.object_server().at(path, ObjectManager).await?;
         let callers = Callers::new(bus.clone());
         let jobs = Jobs::new(connection.clone(), path, callers.clone(), authorizer.clone());
-        Ok(Service { connection, bus, name, path, callers, authorizer, jobs })
+        Ok(Service { connection, bus, name, callers, authorizer, jobs })
     }
 
     /// Takes the name; somebody else having it is an error, and nobody can take it from us.
@@ -90,11 +89,6 @@ impl Service {
     /// The bus itself.
     pub fn bus(&self) -> &DBusProxy<'static> {
         &self.bus
-    }
-
-    /// Path of the service's root object.
-    pub fn path(&self) -> &'static str {
-        self.path
     }
 
     pub fn jobs(&self) -> &Jobs {
@@ -138,10 +132,10 @@ impl Service {
 }
 
 /// Whose object this will be: the caller's, or the one that a peer of the mesh names with `owner u`.
-pub fn owner(caller: &Caller, own_uid: u32, options: &mut Options) -> Result<u32> {
+pub fn owner(caller: &Caller, options: &mut Options) -> Result<u32> {
     match options.take::<u32>(OWNER)? {
         None => Ok(caller.uid),
-        Some(owner) if caller.uid == own_uid => Ok(owner),
+        Some(owner) if caller.uid == nix::unistd::geteuid().as_raw() => Ok(owner),
         Some(_) => Err(Error::new(Kind::NotAuthorized, "only a service of banger may say whose object this is")),
     }
 }

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use banger_schemas::error::{Error, Kind, Result};
-use serde::{Deserialize, Serialize};
 
-use crate::build::kernel::VMLINUX;
+use crate::build::kernel::{MODULES, VMLINUX};
 use crate::build::{
     BuildError, Cancel, Digest, ImageManifest, ImageRecipe, KernelManifest, KernelRecipe, Progress, Settings, Store,
     build_image, build_kernel, pack_initramfs, verify_image, verify_kernel,
@@ -19,12 +18,9 @@ use crate::build::{
 
 /// The image's file in its folder.
 const IMAGE: &str = "image.erofs";
-/// The archive of the kernel's modules in its folder.
-use crate::build::kernel::MODULES;
 
 /// An image, or a kernel with its modules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Class {
     Image,
     Kernel,
@@ -128,13 +124,13 @@ impl Catalog {
         Ok(match class {
             Class::Image => {
                 let manifest: ImageManifest = self.images.manifest(&digest)?;
-                let source = image_recipe(&manifest.recipe).map_or(String::new(), |r| describe(r.suite));
+                let source = ImageRecipe::find(&manifest.recipe).map_or(String::new(), |r| describe(r.suite));
                 let size = manifest.image.size;
                 Entry { class, name: manifest.recipe, digest, size, created, source, version: String::new() }
             }
             Class::Kernel => {
                 let manifest: KernelManifest = self.kernels.manifest(&digest)?;
-                let source = kernel_recipe(&manifest.recipe).map_or(String::new(), |r| describe(r.suite));
+                let source = KernelRecipe::find(&manifest.recipe).map_or(String::new(), |r| describe(r.suite));
                 let size = manifest.vmlinux.size + manifest.modules.size;
                 Entry { class, name: manifest.recipe, digest, size, created, source, version: manifest.release }
             }
@@ -152,14 +148,14 @@ impl Catalog {
         let stage = self.store(class).stage()?;
         let digest = match class {
             Class::Image => {
-                let recipe = image_recipe(name).ok_or_else(|| unknown(class, name))?;
+                let recipe = ImageRecipe::find(name).ok_or_else(|| unknown(class, name))?;
                 let out = stage.path().join(IMAGE);
                 let manifest = build_image(recipe, &self.settings, &out, progress, cancel)?;
                 stage.describe(&manifest)?;
                 manifest.image.digest
             }
             Class::Kernel => {
-                let recipe = kernel_recipe(name).ok_or_else(|| unknown(class, name))?;
+                let recipe = KernelRecipe::find(name).ok_or_else(|| unknown(class, name))?;
                 let manifest = build_kernel(recipe, &self.settings, stage.path(), progress, cancel)?;
                 stage.describe(&manifest)?;
                 manifest.digest()
@@ -219,14 +215,6 @@ fn open(path: &Path) -> Result<File> {
 
 fn describe(suite: &str) -> String {
     format!("recipe, from the packages of Debian {suite}")
-}
-
-fn image_recipe(name: &str) -> Option<&'static ImageRecipe> {
-    ImageRecipe::find(name)
-}
-
-fn kernel_recipe(name: &str) -> Option<&'static KernelRecipe> {
-    KernelRecipe::find(name)
 }
 
 /// Names that can be made here.

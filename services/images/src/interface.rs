@@ -1,6 +1,6 @@
 //! The D-Bus face of the catalog.
 
-use banger_bus::{Door, Service};
+use banger_bus::{Caller, Door, Service};
 use banger_schemas::ImageName;
 use banger_schemas::action::{Action, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW, MESH};
 use banger_schemas::error::Result;
@@ -30,18 +30,17 @@ impl Manager {
         name: &str,
         options: Dict,
     ) -> Result<OwnedObjectPath> {
-        let name = self.named(header, IMAGE_PULL, name, options).await?;
-        let caller = self.service.authorize(header, IMAGE_PULL, &[]).await?;
+        let (caller, name) = self.named(header, IMAGE_PULL, name, options).await?;
         let job = self.service.jobs().create("pull", caller.uid).await?;
         let path = job.path();
         self.door.ask(Pull { class, name, job }).await?;
         Ok(path)
     }
 
-    async fn named(&self, header: &Header<'_>, action: Action, name: &str, options: Dict) -> Result<String> {
-        self.service.authorize(header, action, &[("image", name)]).await?;
+    async fn named(&self, header: &Header<'_>, action: Action, name: &str, options: Dict) -> Result<(Caller, String)> {
+        let caller = self.service.authorize(header, action, &[("image", name)]).await?;
         Options::new(options)?.finish()?;
-        Ok(name.parse::<ImageName>()?.to_string())
+        Ok((caller, name.parse::<ImageName>()?.to_string()))
     }
 
     async fn rows(&self, header: &Header<'_>, class: Class, options: Dict) -> Result<Vec<Dict>> {
@@ -89,7 +88,7 @@ impl Manager {
     /// One image.
     #[zbus(out_args("image"))]
     async fn show(&self, #[zbus(header)] header: Header<'_>, name: &str) -> Result<Dict> {
-        let name = self.named(&header, IMAGE_VIEW, name, Dict::new()).await?;
+        let (_, name) = self.named(&header, IMAGE_VIEW, name, Dict::new()).await?;
         let rows = self.door.ask(List { class: Class::Image, available: true }).await?;
         let is_it = |row: &Dict| row.get("name").is_some_and(|n| n.downcast_ref::<&str>().is_ok_and(|n| n == name));
         rows.into_iter().rev().find(is_it).ok_or_else(|| unknown(Class::Image, &name))
@@ -97,13 +96,13 @@ impl Manager {
 
     /// Removes an image that no VM stands on.
     async fn delete(&self, #[zbus(header)] header: Header<'_>, name: &str, options: Dict) -> Result<()> {
-        let name = self.named(&header, IMAGE_DELETE, name, options).await?;
+        let (_, name) = self.named(&header, IMAGE_DELETE, name, options).await?;
         self.door.ask(Delete { class: Class::Image, name }).await
     }
 
     /// Removes a kernel that no VM stands on.
     async fn delete_kernel(&self, #[zbus(header)] header: Header<'_>, name: &str, options: Dict) -> Result<()> {
-        let name = self.named(&header, IMAGE_DELETE, name, options).await?;
+        let (_, name) = self.named(&header, IMAGE_DELETE, name, options).await?;
         self.door.ask(Delete { class: Class::Kernel, name }).await
     }
 

@@ -33,7 +33,7 @@ impl Manager {
         let mut options = Options::new(options)?;
         let ports = options.take::<Vec<String>>("ports")?.unwrap_or_default();
         let ports = ports.iter().map(|p| p.parse()).collect::<Result<Vec<Port>>>()?;
-        let uid = service::owner(&caller, caller.uid, &mut options)?;
+        let uid = service::owner(&caller, &mut options)?;
         options.finish()?;
         Ok(self.door.ask(Reserve { holder: holder.parse()?, uid, ports }).await?.to_dict())
     }

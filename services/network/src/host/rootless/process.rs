@@ -7,11 +7,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use banger_schemas::io::packet::readable;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// How long a killed process may take to be gone.
@@ -55,7 +54,7 @@ impl Identity {
     pub async fn gone(&self) -> io::Result<()> {
         let Some(pidfd) = self.open() else { return Ok(()) };
         // pidfd_open(2): readable when the process has ended.
-        readable(pidfd)?.readable().await.map(drop)
+        readable(pidfd).await
     }
 
     /// Kills it and waits until it is gone.
@@ -96,11 +95,6 @@ impl Identity {
         let [pid, start, boot] = arguments else { return None };
         Some(Identity { pid: pid.parse().ok()?, start: start.parse().ok()?, boot: boot.clone() })
     }
-}
-
-#[allow(deprecated, reason = "the successor is unsafe for descriptors that may close under it; an OwnedFd does not")]
-fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 /// Removes a file that may be gone already.
