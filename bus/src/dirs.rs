@@ -42,6 +42,19 @@ impl Dirs {
         Ok(Dirs { state, runtime, lib })
     }
 
+    /// The folders of a service that is a process of its own: those that systemd made for its unit (systemd.exec(5),
+    /// `StateDirectory=`, `RuntimeDirectory=`), else the user's; its helpers are installed beside it.
+    pub fn of_service() -> Result<Self> {
+        let (Some(state), Some(runtime)) = (var("STATE_DIRECTORY"), var("RUNTIME_DIRECTORY")) else {
+            return Dirs::of_user();
+        };
+        let lib = match var("BANGER_LIB_DIR") {
+            Some(dir) => dir,
+            None => program_folder()?,
+        };
+        Ok(Dirs { state, runtime, lib })
+    }
+
     /// Makes the folders, for the owner alone, and refuses ones that somebody else could have prepared.
     pub fn prepare(&self) -> Result<()> {
         private_folder(&self.state)?;
@@ -84,10 +97,14 @@ fn home() -> Result<PathBuf> {
     var("HOME").ok_or_else(|| Error::invalid("HOME is not set: set it, or BANGER_STATE_DIR"))
 }
 
-fn beside_program() -> Result<PathBuf> {
+fn program_folder() -> Result<PathBuf> {
     let program = std::env::current_exe().map_err(|e| Error::internal(format!("cannot find my own program: {e}")))?;
-    let bin = program.parent().unwrap_or(Path::new("/"));
-    Ok(bin.parent().unwrap_or(bin).join("lib/banger"))
+    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+fn beside_program() -> Result<PathBuf> {
+    let bin = program_folder()?;
+    Ok(bin.parent().unwrap_or(&bin).join("lib/banger"))
 }
 
 /// Makes `path` with mode 0700, and checks that it is a real folder of ours that nobody else may enter.

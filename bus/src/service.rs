@@ -218,12 +218,30 @@ where
         }
     };
     let authorizer = Arc::new(crate::authorize::PeerUid { owner: nix::unistd::geteuid().as_raw() });
-    match run(&address, place, authorizer, start, |_| (), async { terminated().await }) {
+    let shutdown = async {
+        tokio::select! {
+            () = terminated() => (),
+            never = watchdog() => match never {},
+        }
+    };
+    match run(&address, place, authorizer, start, |_| (), shutdown) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "{program} cannot run");
             std::process::ExitCode::FAILURE
         }
+    }
+}
+
+/// Tells the service manager that this thread still takes its turns, as often as its unit wants to hear it
+/// (`WatchdogSec=`): one that hangs is killed and started again.
+async fn watchdog() -> std::convert::Infallible {
+    let Some(deadline) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    loop {
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+            tracing::warn!(%error, "the service manager does not hear us");
+        }
+        tokio::time::sleep(deadline / 2).await;
     }
 }
 

@@ -5,6 +5,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     banger_bus::service::main("banger-images", banger_images::PLACE, async |service| {
-        banger_images::start(service, &banger_bus::Dirs::of_user()?).await
+        banger_images::start(service, &banger_bus::Dirs::of_service()?).await
     })
 }

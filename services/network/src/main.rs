@@ -5,6 +5,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     banger_bus::service::main("banger-network", banger_network::PLACE, async |service| {
-        banger_network::start(service, &banger_bus::Dirs::of_user()?).await
+        banger_network::start(service, &banger_bus::Dirs::of_service()?).await
     })
 }

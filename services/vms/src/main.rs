@@ -5,6 +5,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     banger_bus::service::main("banger-vms", banger_vms::PLACE, async |service| {
-        banger_vms::start(service, &banger_bus::Dirs::of_user()?).await
+        banger_vms::start(service, &banger_bus::Dirs::of_service()?).await
     })
 }
