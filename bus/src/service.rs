@@ -54,6 +54,7 @@ pub struct Service {
     callers: Callers,
     authorizer: Arc<dyn Authorizer>,
     jobs: Jobs,
+    of_the_host: bool,
 }
 
 impl Service {
@@ -69,7 +70,8 @@ impl Service {
         connection.object_server().at(path, ObjectManager).await?;
         let callers = Callers::new(bus.clone());
         let jobs = Jobs::new(connection.clone(), path, callers.clone(), authorizer.clone());
-        Ok(Service { connection, bus, name, callers, authorizer, jobs })
+        let of_the_host = *address == Address::System;
+        Ok(Service { connection, bus, name, callers, authorizer, jobs, of_the_host })
     }
 
     /// Takes the name; somebody else having it is an error, and nobody can take it from us.
@@ -80,6 +82,11 @@ impl Service {
             .map_err(|e| Error::new(Kind::InUse, format!("{} cannot be owned on this bus: {e}", self.name)))?;
         tracing::info!(name = self.name, "serving");
         Ok(())
+    }
+
+    /// Whether it serves all users of the host, on the system bus, or only the one whose process it is.
+    pub fn of_the_host(&self) -> bool {
+        self.of_the_host
     }
 
     pub fn connection(&self) -> &Connection {

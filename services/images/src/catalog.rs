@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -12,8 +13,8 @@ use banger_schemas::error::{Error, Kind, Result};
 
 use crate::build::kernel::{MODULES, VMLINUX};
 use crate::build::{
-    BuildError, Cancel, Digest, ImageManifest, ImageRecipe, KernelManifest, KernelRecipe, Progress, Settings, Store,
-    build_image, build_kernel, pack_initramfs, verify_image, verify_kernel,
+    BuildError, Cancel, Digest, ImageManifest, ImageRecipe, KernelManifest, KernelRecipe, Progress, READ_ONLY,
+    Settings, Store, build_image, build_kernel, pack_initramfs, verify_image, verify_kernel,
 };
 
 /// The image's file in its folder.
@@ -193,6 +194,8 @@ impl Catalog {
         if !path.exists() {
             let making = tempfile::NamedTempFile::new_in(&self.initramfs).map_err(Error::internal)?;
             pack_initramfs(&folder.join(MODULES), &self.agent, making.path())?;
+            let read_only = fs::Permissions::from_mode(READ_ONLY);
+            fs::set_permissions(making.path(), read_only).map_err(Error::internal)?;
             self.forget_initramfs(kernel);
             making.persist(&path).map_err(|e| Error::internal(e.error))?;
         }

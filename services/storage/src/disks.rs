@@ -18,6 +18,8 @@ use nix::unistd::{Whence, lseek};
 const RESERVE: u64 = 1 << 30;
 /// Extension of what waits to be freed.
 const GONE: &str = "gone";
+/// A VMM opens what it was given once more, and is of the files' group only (on a host; the folder above is closed to all).
+const MODE: u32 = 0o660;
 const NAMES: [&str; 2] = ["system.ext4", "work.ext4"];
 
 /// The folder of all disks.
@@ -175,7 +177,7 @@ impl Disks {
 fn copy_sparse(from: &Path, to: &Path, durable: bool) -> Result<()> {
     let source = File::open(from).map_err(failed("read", from))?;
     let size = source.metadata().map_err(failed("read", from))?.len();
-    let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed("make", to))?;
+    let target = OpenOptions::new().write(true).create_new(true).mode(MODE).open(to).map_err(failed("make", to))?;
     target.set_len(size).map_err(failed("make", to))?;
     let mut at = 0i64;
     loop {

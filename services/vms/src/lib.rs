@@ -12,6 +12,8 @@ mod record;
 mod recover;
 mod view;
 
+use std::sync::Arc;
+
 use actix::Actor;
 use banger_bus::{Dirs, Door, Records, Service};
 use banger_schemas::error::Result;
@@ -21,6 +23,7 @@ use futures_util::future::join_all;
 use actor::{Adopt, Supervisor, Tools};
 use host::backend::Backends;
 use host::keeper::Keepers;
+use host::runner::{Detached, Runner, Units};
 use interface::ManagerFace;
 use peers::Peers;
 
@@ -29,9 +32,14 @@ pub const PLACE: (&str, &str) = (vms::NAME, vms::PATH);
 
 /// Builds the service: what was there is found again, each VM gets its actor and its object, then the manager.
 pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
+    let runner: Arc<dyn Runner> = if service.of_the_host() {
+        Arc::new(Units::new(service.connection().clone()))
+    } else {
+        Arc::new(Detached { folder: dirs.state.join("vms"), program: dirs.helper("banger-keeper")? })
+    };
     let tools = Tools {
         records: Records::open(&dirs.state.join("vms.redb"))?,
-        keepers: Keepers::new(dirs.state.join("vms"), dirs.helper("banger-keeper")?)?,
+        keepers: Keepers::new(dirs.state.join("vms"), runner)?,
         backends: Backends::new(dirs.runtime.join("backend.json")),
         peers: Peers::new(service.connection().clone()),
         service,

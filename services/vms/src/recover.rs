@@ -11,7 +11,7 @@ use crate::actor::Tools;
 use crate::guest::sentence;
 use crate::lifecycle::{After, State};
 use crate::peers::is_missing;
-use crate::record::{Intent, Process, VmRecord};
+use crate::record::{Intent, VmRecord};
 
 /// A keeper that lives tells its status at once.
 const STATUS: Duration = Duration::from_secs(5);
@@ -54,9 +54,9 @@ async fn find_keeper(tools: &Tools, record: &VmRecord) -> Keeper {
         Ok(found) => found,
         Err(error) if error.kind == Kind::Gone => Keeper::Gone,
         // The socket proves nothing; its process does.
-        Err(_) => match record.keeper.map(Process::open) {
-            Some(Err(_)) => Keeper::Gone,
-            _ => Keeper::Silent,
+        Err(_) => match tools.keepers.runner.may_live(&record.id, record.keeper).await {
+            false => Keeper::Gone,
+            true => Keeper::Silent,
         },
     }
 }
@@ -120,6 +120,9 @@ pub(crate) async fn sweep(tools: &Tools) {
         Err(error) if is_missing(&error) => tracing::info!(%error, "peers are not there yet: nothing is swept"),
         Err(error) => tracing::warn!(error = sentence(&error.message), "nothing is swept"),
     }
+    if let Err(error) = sweep_keepers(tools, &known).await {
+        tracing::warn!(%error, "a keeper may be left");
+    }
     let keepers = tools.keepers.clone();
     let swept = blocking(move || {
         for folder in keepers.folders().iter().filter(|f| !known.iter().any(|k| k == f.as_str())) {
@@ -130,6 +133,18 @@ pub(crate) async fn sweep(tools: &Tools) {
     if let Err(error) = swept.await {
         tracing::warn!(%error, "a folder is left");
     }
+}
+
+/// Ends keepers that no record knows: each is of a launch that was never recorded, so nobody owns its VM.
+async fn sweep_keepers(tools: &Tools, known: &[String]) -> Result<()> {
+    for vm in tools.keepers.runner.all().await?.iter().filter(|vm| !known.iter().any(|k| k == vm.as_str())) {
+        tracing::warn!(%vm, "a keeper that no record knows: ended");
+        match tools.keepers.runner.kill(vm, None).await {
+            Err(error) if error.kind != Kind::Gone => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

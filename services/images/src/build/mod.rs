@@ -28,4 +28,5 @@ pub use initramfs::pack_initramfs;
 pub use kernel::{KernelManifest, build_kernel, verify_kernel};
 pub use progress::{Cancel, Progress, Silent, Unit};
 pub use recipe::{ImageRecipe, KernelRecipe, Settings};
+pub(crate) use store::READ_ONLY;
 pub use store::{Stage, Store};

@@ -15,6 +15,8 @@ use super::scratch::{self, Scratch};
 
 const TMP: &str = "tmp";
 const MANIFEST: &str = "manifest.json";
+/// For us and the files' group, which on a host is that of the VMs: each opens once more what it was given.
+pub(crate) const READ_ONLY: u32 = 0o440;
 const MAX_MANIFEST: u64 = 1 << 20;
 
 /// The folder of finished things.
@@ -67,6 +69,7 @@ impl Store {
     pub fn publish(&self, stage: Stage, digest: &Digest) -> Result<PathBuf> {
         for entry in fs::read_dir(stage.path()).at(stage.path())? {
             let path = entry.at(stage.path())?.path();
+            fs::set_permissions(&path, Permissions::from_mode(READ_ONLY)).at(&path)?;
             File::open(&path).and_then(|file| file.sync_all()).at(&path)?;
         }
         sync_folder(stage.path())?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use banger_bus::{Records, Service};
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::io::packet::readable;
 use banger_schemas::job::Progress;
 use banger_schemas::keeper::{Exit, ExitCause, Launch, Phase, Request};
 use tokio::io::AsyncReadExt;
@@ -14,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use crate::guest::{self, Ready, tail};
 use crate::host::backend::Backends;
 use crate::host::keeper::Keepers;
+use crate::host::runner::Limits;
 use crate::peers::Peers;
 use crate::record::{Intent, Process, VmRecord};
 
@@ -22,7 +22,7 @@ const CONSOLE_LINES: usize = 12;
 /// Console that is read for those lines: all that a keeper remembers.
 const CONSOLE_BYTES: u64 = 256 * 1024;
 /// A keeper that was told to end its VMM has this long.
-const KEEPER_END: Duration = Duration::from_secs(5);
+const KEEPER_END: Duration = Duration::from_secs(10);
 
 /// What effects work with. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -98,7 +98,8 @@ impl Tools {
         }
         fds.push(self.keepers.console_file(&record.id)?);
         // A keeper that gets no launch ends by itself, so it may be there before it is recorded.
-        record.keeper = Some(self.keepers.spawn(&record.id)?);
+        let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
+        record.keeper = self.keepers.runner.start(&record.id, limits).await?;
         record.backend = Some(backend.as_str().to_owned());
         self.intend(&mut record, Intent::Run).await?;
         self.keepers.launch(&record.id, launch, &fds).await?;
@@ -141,15 +142,13 @@ impl Tools {
     /// process, and takes its VMM along.
     pub(super) async fn kill(self, record: VmRecord) -> Result<()> {
         let asked = async { self.keepers.connect(&record.id).await?.ask(&Request::Kill, &[]).await.map(drop) };
-        match (asked.await, record.keeper) {
-            (Err(error), Some(keeper)) if error.kind != Kind::Gone => {
+        match asked.await {
+            Err(error) if error.kind != Kind::Gone => {
                 tracing::warn!(vm = %record.id, %error, "the keeper is killed");
-                let ended = keeper.open()?;
-                keeper.kill()?;
-                readable(ended).await.map_err(Error::internal)?;
+                self.keepers.runner.kill(&record.id, record.keeper).await?;
                 Err(Error::new(Kind::Gone, "its keeper did not answer and was killed"))
             }
-            (outcome, _) => outcome,
+            outcome => outcome,
         }
     }
 
@@ -167,9 +166,10 @@ impl Tools {
     }
 
     async fn keeper_ends(&self, record: &VmRecord, keeper: Option<Process>) {
-        let Some(Ok(process)) = keeper.map(Process::open) else { return };
-        if tokio::time::timeout(KEEPER_END, readable(process)).await.is_err() {
-            tracing::warn!(vm = %record.id, "the keeper has not ended");
+        match tokio::time::timeout(KEEPER_END, self.keepers.runner.settle(&record.id, keeper)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(vm = %record.id, %error, "the keeper's place is left"),
+            Err(_) => tracing::warn!(vm = %record.id, "the keeper has not ended"),
         }
     }
 

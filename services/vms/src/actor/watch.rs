@@ -8,6 +8,7 @@ use banger_bus::post;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::io::packet::readable;
+use banger_schemas::keeper::Phase;
 use futures_util::StreamExt;
 use zbus::fdo::DBusProxy;
 use zbus::names::BusName;
@@ -27,6 +28,10 @@ pub(super) async fn keeper(keepers: Keepers, vm: VmId, life: u64, actor: Addr<Vm
             let keeper = keepers.connect(&vm).await?;
             keeper.watch().await?;
             while let Some(status) = keeper.next_status().await? {
+                // Only a fresh keeper has nothing to keep: the one that had has ended.
+                if status.phase == Phase::Idle {
+                    return Err(Error::new(Kind::Gone, "the VM's keeper has ended"));
+                }
                 tell(Word::Status(status));
             }
             // Whether it is gone, or only this connection, the next one tells.

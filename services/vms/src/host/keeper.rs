@@ -1,38 +1,33 @@
-//! A VM's keeper: started detached, found again by its socket, spoken to in packets.
+//! A VM's keeper: found again by its socket, spoken to in packets.
 //!
-//! The socket lies in the VM's folder and is named through the folder's descriptor, so no path is too long for it.
-//! What a keeper says is parsed with the bounds of `schemas`, and every wait for it has a deadline.
+//! The socket is named through its folder's descriptor, so no path is too long for it. What a keeper says is parsed with the bounds of `schemas`, and every wait for it has a deadline.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::dirs::private_folder;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::io::packet::{PacketSocket, listen_at};
+use banger_schemas::io::packet::PacketSocket;
 use banger_schemas::keeper::{Event, Hello, Launch, Request, Status};
-use command_fds::{CommandFdExt, FdMapping};
 
-use crate::record::Process;
+use super::runner::Runner;
 
 /// A keeper answers at once, unless it or the machine is in trouble.
 const ANSWER: Duration = Duration::from_secs(10);
-const SOCKET: &str = "keeper.sock";
-/// What the keeper says of its own work.
-const LOG: &str = "keeper.log";
 /// The last of the console, when the VMM has ended.
 const CONSOLE: &str = "console.log";
 
-/// Where keepers are and how they are started.
+/// Where keepers are, and what each leaves behind.
 #[derive(Debug, Clone)]
 pub(crate) struct Keepers {
     folder: PathBuf,
-    program: PathBuf,
+    pub(crate) runner: Arc<dyn Runner>,
 }
 
 /// No keeper serves the socket: it has ended. Any other failure proves nothing.
@@ -48,10 +43,10 @@ fn silent(error: std::io::Error) -> Error {
 }
 
 impl Keepers {
-    /// `folder`: the state of all VMs. `program`: `banger-keeper`.
-    pub(crate) fn new(folder: PathBuf, program: PathBuf) -> Result<Self> {
+    /// `folder`: the state of all VMs.
+    pub(crate) fn new(folder: PathBuf, runner: Arc<dyn Runner>) -> Result<Self> {
         private_folder(&folder)?;
-        Ok(Keepers { folder, program })
+        Ok(Keepers { folder, runner })
     }
 
     fn home(&self, vm: &VmId) -> PathBuf {
@@ -67,43 +62,12 @@ impl Keepers {
 
     /// The keeper of a VM; `Gone` when there is none, another error when there may be one.
     pub(crate) async fn connect(&self, vm: &VmId) -> Result<Keeper> {
-        let home = File::open(self.home(vm)).map_err(no_keeper)?;
-        let socket = PacketSocket::connect(&through(&home, SOCKET)).map_err(no_keeper)?;
+        let (folder, name) = self.runner.socket(vm);
+        let folder = File::open(folder).map_err(no_keeper)?;
+        let socket = PacketSocket::connect(&through(&folder, &name)).map_err(no_keeper)?;
         let keeper = Keeper { socket };
         keeper.greet().await?;
         Ok(keeper)
-    }
-
-    /// Starts a keeper, which waits for its launch for some seconds.
-    pub(crate) fn spawn(&self, vm: &VmId) -> Result<Process> {
-        let home = self.home(vm);
-        private_folder(&home)?;
-        let failed = |e: std::io::Error| Error::internal(format!("cannot start the VM's keeper: {e}"));
-        let folder = File::open(&home).map_err(failed)?;
-        let path = through(&folder, SOCKET);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        let listener = listen_at(&path).map_err(failed)?;
-        let log = fresh_file(&home.join(LOG)).map_err(failed)?;
-        let mut command = std::process::Command::new(&self.program);
-        command
-            .env_clear()
-            .env("LISTEN_FDS", "1")
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .fd_mappings(vec![FdMapping { parent_fd: listener, child_fd: 3 }])
-            .map_err(|e| Error::internal(format!("cannot start the VM's keeper: {e}")))?;
-        let child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(|e| Error::new(Kind::Unavailable, format!("cannot start {}: {e}", self.program.display())))?;
-        // Nobody waits for its status here (its watchers are told); the runtime reaps it when it is dropped.
-        let pid = child.id().ok_or_else(|| Error::internal("the VM's keeper ended at once"))?;
-        Process::of(pid)
     }
 
     /// A fresh file for the last of the console.
@@ -139,12 +103,12 @@ impl Keepers {
     }
 }
 
-fn fresh_file(path: &Path) -> std::io::Result<File> {
+pub(super) fn fresh_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
 /// A name in an open folder, short whatever the folder's path is.
-fn through(folder: &File, name: &str) -> PathBuf {
+pub(super) fn through(folder: &File, name: &str) -> PathBuf {
     Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name)
 }
 
