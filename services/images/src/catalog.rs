@@ -10,18 +10,20 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use banger_schemas::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::build::kernel::{MODULES, VMLINUX};
 use crate::build::{
     BuildError, Cancel, Digest, ImageManifest, ImageRecipe, KernelManifest, KernelRecipe, Progress, READ_ONLY,
     Settings, Store, build_image, build_kernel, pack_initramfs, verify_image, verify_kernel,
 };
+use crate::workshop::{self, Workshop};
 
 /// The image's file in its folder.
 const IMAGE: &str = "image.erofs";
 
 /// An image, or a kernel with its modules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Class {
     Image,
     Kernel,
@@ -60,6 +62,7 @@ pub(crate) struct Catalog {
     initramfs: PathBuf,
     agent: PathBuf,
     settings: Settings,
+    workshop: Workshop,
 }
 
 impl From<BuildError> for Error {
@@ -83,7 +86,7 @@ impl From<BuildError> for Error {
 
 impl Catalog {
     /// Opens the stores below `folder` and removes what interrupted builds left.
-    pub(crate) fn open(folder: &Path, agent: PathBuf, settings: Settings) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, agent: PathBuf, settings: Settings, workshop: Workshop) -> Result<Self> {
         let (images, kernels) = (Store::open(&folder.join("images"))?, Store::open(&folder.join("kernels"))?);
         let left = images.sweep()? + kernels.sweep()?;
         if left > 0 {
@@ -91,7 +94,7 @@ impl Catalog {
         }
         let initramfs = folder.join("initramfs");
         fs::create_dir_all(&initramfs).map_err(Error::internal)?;
-        Ok(Catalog { images, kernels, initramfs, agent, settings })
+        Ok(Catalog { images, kernels, initramfs, agent, settings, workshop })
     }
 
     fn store(&self, class: Class) -> &Store {
@@ -146,6 +149,21 @@ impl Catalog {
 
     /// Makes what the recipe of this name says.
     pub(crate) fn build(&self, class: Class, name: &str, progress: &dyn Progress, cancel: &Cancel) -> Result<Entry> {
+        let digest = match &self.workshop {
+            Workshop::Here => self.build_here(class, name, progress, cancel)?,
+            Workshop::Unit(socket) => workshop::order(socket, class, name, progress, cancel)?,
+        };
+        self.entry(class, &digest)
+    }
+
+    /// The same, in this process.
+    pub(crate) fn build_here(
+        &self,
+        class: Class,
+        name: &str,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Digest> {
         let stage = self.store(class).stage()?;
         let digest = match class {
             Class::Image => {
@@ -164,7 +182,7 @@ impl Catalog {
         };
         cancel.check()?;
         self.store(class).publish(stage, &digest)?;
-        self.entry(class, &digest)
+        Ok(digest)
     }
 
     pub(crate) fn remove(&self, class: Class, digest: &Digest) -> Result<()> {

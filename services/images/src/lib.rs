@@ -7,30 +7,32 @@ pub mod build;
 mod catalog;
 mod interface;
 mod record;
+mod workshop;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use actix::Actor;
 use banger_bus::effects::blocking;
 use banger_bus::{Dirs, Door, Records, Service};
-use banger_schemas::error::Result;
+use banger_schemas::error::{Error, Result};
 use banger_schemas::{VmId, images};
 
 use build::Settings;
+use catalog::Catalog;
+use workshop::Workshop;
 
 /// Where it is on the bus.
 pub const PLACE: (&str, &str) = (images::NAME, images::PATH);
 
 /// Builds the service: the stores as they are, claims from the records, the actor and its face.
 pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
-    // Several bangers of one user may share what is kept by content.
-    let folder = std::env::var_os("BANGER_IMAGE_DIR").map_or_else(|| dirs.state.join("catalog"), PathBuf::from);
-    let agent = dirs.helper("banger-guest")?;
     let records = Records::open(&dirs.state.join("images.redb"))?;
-    let settings = Settings { mirrors: mirrors() };
+    let workshop = if service.of_the_host() { Workshop::Unit(workshop::SOCKET.into()) } else { Workshop::Here };
+    let dirs = dirs.clone();
     let (catalog, entries) = blocking(move || {
-        let catalog = catalog::Catalog::open(&folder, agent, settings)?;
+        let catalog = open(&dirs, workshop)?;
         let entries = catalog.entries()?;
         Ok((catalog, entries))
     })
@@ -38,6 +40,18 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     let claims = claims(&records).await?;
     let door = Door::patient(actor::Images::new(catalog, records, entries, claims).start());
     service.publish(images::PATH, interface::Manager::new(service.clone(), door)).await
+}
+
+/// Does one build for whoever is at the other end of standard input, and ends: `banger-build@.service`.
+pub fn build(dirs: &Dirs) -> Result<()> {
+    let connection = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::internal)?;
+    workshop::serve(&open(dirs, Workshop::Here)?, &connection.into())
+}
+
+fn open(dirs: &Dirs, workshop: Workshop) -> Result<Catalog> {
+    // Several bangers of one user may share what is kept by content.
+    let folder = std::env::var_os("BANGER_IMAGE_DIR").map_or_else(|| dirs.state.join("catalog"), PathBuf::from);
+    Catalog::open(&folder, dirs.helper("banger-guest")?, Settings { mirrors: mirrors() }, workshop)
 }
 
 /// `BANGER_MIRRORS`: mirrors as mmdebstrap takes them, separated by newlines.

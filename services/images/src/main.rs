@@ -1,10 +1,24 @@
-//! Images1 as a process of its own.
+//! Images1 as a process of its own; with `--build`, one build for it.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
+use banger_bus::{Dirs, service, trace};
+
+const PROGRAM: &str = "banger-images";
+
 fn main() -> ExitCode {
-    banger_bus::service::main("banger-images", banger_images::PLACE, async |service| {
-        banger_images::start(service, &banger_bus::Dirs::of_service()?).await
+    if std::env::args().skip(1).eq(["--build"]) {
+        let _trace = trace::init(PROGRAM, std::io::stderr);
+        return match Dirs::of_service().and_then(|dirs| banger_images::build(&dirs)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "the build failed");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    service::main(PROGRAM, banger_images::PLACE, async |service| {
+        banger_images::start(service, &Dirs::of_service()?).await
     })
 }
