@@ -1,4 +1,5 @@
-//! Spans and logs: structured lines on stderr; OpenTelemetry export where the environment asks for it.
+//! Spans and logs: fields in the journal where systemd has connected us to it, else structured lines on stderr;
+//! OpenTelemetry export where the environment asks for it.
 
 use std::collections::HashMap;
 
@@ -32,12 +33,32 @@ where
 {
     let filter = EnvFilter::try_from_env("BANGER_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,zbus=warn,busd=warn,hickory_server=warn"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).with_filter(filter);
+    let (journal, lines) = match journal(service) {
+        Some(journal) => (Some(journal), None),
+        None => (None, Some(tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false))),
+    };
     let provider = exporter(service);
     let spans = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer(service)));
     // A second call in one process (tests) keeps the first subscriber.
-    drop(tracing_subscriber::registry().with(lines).with(spans).try_init());
+    drop(
+        tracing_subscriber::registry()
+            .with(journal.with_filter(filter.clone()))
+            .with(lines.with_filter(filter))
+            .with(spans)
+            .try_init(),
+    );
     Guard(provider)
+}
+
+/// The journal, if that is where our stderr goes: `JOURNAL_STREAM` is its device and inode (systemd.exec(5)).
+fn journal(service: &'static str) -> Option<tracing_journald::Layer> {
+    let stderr = nix::sys::stat::fstat(std::io::stderr()).ok()?;
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    if stream != format!("{}:{}", stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_syslog_identifier(service.to_owned()).with_field_prefix(Some("BANGER".to_owned())))
 }
 
 fn exporter(service: &'static str) -> Option<SdkTracerProvider> {
