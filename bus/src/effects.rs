@@ -9,6 +9,8 @@ use actix::{Actor, AsyncContext, Context, SpawnHandle};
 use banger_schemas::error::{Error, Kind, Result};
 use tracing::Instrument;
 
+use crate::fault;
+
 /// Starts an effect of an actor; `then` gets its outcome. The effect dies with the actor, so it must be one that
 /// recovery can finish or undo.
 pub fn run<A, T, F, G>(ctx: &mut Context<A>, what: &'static str, deadline: Duration, effect: F, then: G) -> SpawnHandle
@@ -29,12 +31,20 @@ where
 
 /// A future with a deadline; being late is a named error.
 pub async fn within<T>(what: &str, deadline: Duration, future: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(deadline, future)
-        .await
+    fault::pass(what, "before");
+    let outcome = tokio::time::timeout(deadline, future).await;
+    fault::pass(what, "after");
+    outcome
         .unwrap_or_else(|_| Err(Error::new(Kind::Timeout, format!("{what} took longer than {} s", deadline.as_secs()))))
 }
 
 /// Runs what blocks (files, commits) off the service's thread.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("a worker died: {e}"))))
+    let watched = move || {
+        fault::pass("work", "before");
+        let outcome = work();
+        fault::pass("work", "after");
+        outcome
+    };
+    tokio::task::spawn_blocking(watched).await.unwrap_or_else(|e| Err(Error::internal(format!("a worker died: {e}"))))
 }

@@ -8,6 +8,7 @@ pub mod dirs;
 pub mod door;
 pub mod effects;
 pub mod family;
+mod fault;
 pub mod jobs;
 pub mod objects;
 pub mod records;

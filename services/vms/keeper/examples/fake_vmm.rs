@@ -1,7 +1,8 @@
 //! A stand-in VMM for the keeper's tests: takes QEMU's command line and plays the part that its "kernel" says.
 //!
 //! A part is words: `print:TEXT` and `flood` for the console, `say:TEXT` for its own messages, `agent:HOW`,
-//! `qmp:HOW`, and `exit:N` or `signal:N` for its end. Without an end it waits to be told.
+//! `qmp:HOW`, and `exit:N` or `signal:N` for its end. Without an end it waits to be told. Of a real kernel it makes a
+//! guest whose agent takes its identity and powers off when it is asked to.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "whatever fails here fails a test")]
 
 use std::io::Read;
@@ -9,6 +10,8 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use banger_schemas::guest::hello::{AgentHello, LEN, Scanner};
+use banger_schemas::guest::{Ready, Reply, Request};
+use banger_schemas::io::{FrameReader, write_frame};
 use futures_util::future::poll_fn;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -20,11 +23,19 @@ fn main() {
     // Run by accident, or listed by a test runner: nothing to play.
     let args: Vec<String> = std::env::args().collect();
     let Some(kernel) = value(&args, "-kernel") else { return };
-    let mut part = String::new();
-    std::fs::File::open(kernel).unwrap().read_to_string(&mut part).unwrap();
+    let part = part(kernel);
     let facts = facts();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, play(args, part, facts));
+}
+
+fn part(kernel: &str) -> String {
+    let mut file = std::fs::File::open(kernel).unwrap();
+    let mut start = [0; 4];
+    if file.read_exact(&mut start).is_ok() && &start == b"\x7fELF" {
+        return "print:booted agent:guest".into();
+    }
+    std::fs::read_to_string(kernel).unwrap()
 }
 
 fn value<'a>(args: &'a [String], option: &str) -> Option<&'a str> {
@@ -177,9 +188,29 @@ async fn serve(stream: UnixStream, how: String, notes: Notes) {
     while let Some(Ok(stream)) = poll_fn(|context| connection.poll_next_inbound(context)).await {
         if how == "stuck" {
             ignored.push(stream);
+        } else if how == "guest" {
+            tokio::task::spawn_local(answer(stream));
         } else {
             tokio::task::spawn_local(operate(stream, notes.clone()));
         }
+    }
+}
+
+/// A guest's answer to one request.
+async fn answer(stream: yamux::Stream) {
+    let (reading, mut writing) = tokio::io::split(stream.compat());
+    let Ok(request) = FrameReader::new(reading).expect::<Request>().await else { return };
+    let reply = match request {
+        Request::Identify(_) => Reply::Ready(Ready { boot_id: "f".repeat(36), init: false, warnings: Vec::new() }),
+        Request::Shutdown { .. } => Reply::Stopping,
+        Request::Exec(_) | Request::Status => Reply::Refused("this guest is played".into()),
+    };
+    // Whoever asked may have gone.
+    drop(write_frame(&mut writing, &reply).await);
+    drop(writing.shutdown().await);
+    if reply == Reply::Stopping {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        std::process::exit(0);
     }
 }
 
