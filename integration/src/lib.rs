@@ -12,10 +12,12 @@
 mod banger;
 mod catalog;
 mod leftovers;
+mod mesh;
 mod namespace;
 mod running;
 mod who;
 
 pub use banger::{Banger, Output, dist, eventually, within};
+pub use mesh::{Mesh, SERVICES};
 pub use running::Running;
 pub use who::Who;
