@@ -32,7 +32,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(message) = self.deframer.take()? {
                 return Ok(Some(message));
             }
-            match self.stream.read(&mut self.chunk).await? {
+            let read = match self.stream.read(&mut self.chunk).await {
+                // A unix socket says so, behind all that it brought, when its peer left something unread: an end.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+                read => read?,
+            };
+            match read {
                 0 if self.deframer.is_empty() => return Ok(None),
                 0 => return Err(CodecError::Truncated.into()),
                 n => self.deframer.push(&self.chunk[..n]),
@@ -64,5 +69,16 @@ mod tests {
         assert_eq!(reader.next::<String>().await.unwrap(), None);
         let mut cut = FrameReader::new(&whole[..whole.len() - 1]);
         assert!(cut.next::<String>().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_left_something_unread_has_ended_behind_what_it_said() {
+        let (mut ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+        ours.write_all(b"unread").await.unwrap();
+        write_frame(&mut theirs, &"last".to_owned()).await.unwrap();
+        drop(theirs);
+        let mut reader = FrameReader::new(ours);
+        assert_eq!(reader.next::<String>().await.unwrap().as_deref(), Some("last"));
+        assert_eq!(reader.next::<String>().await.unwrap(), None);
     }
 }
