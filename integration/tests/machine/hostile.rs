@@ -1,6 +1,8 @@
 //! A guest that never answers: the wait has an end, the error says how far it came, and the machine can be looked at.
 
-use std::path::PathBuf;
+mod channel;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,23 +12,29 @@ use banger_integration::{Banger, Who};
 const SLEEPER: &str =
     "void _start(void) { for (;;) __asm__ volatile(\"syscall\" : : \"a\"(34) : \"rcx\", \"r11\", \"memory\"); }";
 
-/// A copy of what is installed, with an agent that says nothing.
-fn install_a_silent_agent(banger: &Banger) -> PathBuf {
+/// A copy of what is installed, with another agent.
+fn install(banger: &Banger, agent: &Path) -> PathBuf {
     let lib = banger.home().join("lib");
     let installed = banger_integration::dist().join("lib/banger");
     assert!(Command::new("cp").arg("-a").arg(installed).arg(&lib).status().unwrap().success());
-    std::fs::write(banger.home().join("sleeper.c"), SLEEPER).unwrap();
     std::fs::remove_file(lib.join("banger-guest")).unwrap();
-    let mut cc = Command::new("cc");
-    cc.args(["-static", "-nostdlib", "-fno-stack-protector", "-o"]).arg(lib.join("banger-guest"));
-    assert!(cc.arg(banger.home().join("sleeper.c")).status().unwrap().success());
+    std::fs::copy(agent, lib.join("banger-guest")).unwrap();
     lib
+}
+
+fn silent_agent(banger: &Banger) -> PathBuf {
+    let (source, agent) = (banger.home().join("sleeper.c"), banger.home().join("sleeper"));
+    std::fs::write(&source, SLEEPER).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-static", "-nostdlib", "-fno-stack-protector", "-o"]).args([&agent, &source]);
+    assert!(cc.status().unwrap().success());
+    agent
 }
 
 #[test]
 fn a_guest_that_never_answers_is_given_up_and_kept_to_be_looked_at() {
     let banger = Banger::new(Who::Me).own_catalog();
-    let lib = install_a_silent_agent(&banger);
+    let lib = install(&banger, &silent_agent(&banger));
     let banger = banger.env("BANGER_LIB_DIR", lib).env("BANGER_BOOT_DEADLINE_SECONDS", "6");
     let begun = Instant::now();
     let complaint = banger.fails(["vm", "create", "--image", "debian-tiny", "--name", "mute"]);
