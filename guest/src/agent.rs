@@ -1,4 +1,4 @@
-//! The agent process: loads modules, mounts the disks and serves the host, all from one thread.
+//! The agent process: gets the guest ready and serves the host.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use tokio::sync::oneshot;
 
 use crate::guest::Guest;
 use crate::init::Door;
+use crate::start::{self, Start};
 use crate::transport::port::{self, Port};
 use crate::transport::vsock;
-use crate::{channel, log, modules, root, sys};
+use crate::{channel, log, sys};
 
 /// Between two attempts to open a port that cannot be opened.
 const RETRY: Duration = Duration::from_secs(1);
@@ -24,6 +24,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs until the VM ends.
 pub(crate) fn run(door: UnixStream) -> ExitCode {
     sys::heap::keep_freed_memory();
+    if let Err(errno) = survivable().thread_block() {
+        log::error(&format!("a stray signal may end the agent: {}", errno.desc()));
+    }
+    // As early as the signals are blocked: nothing else here is worth waiting for.
+    let start = start::begin();
     if let Err(errno) = sys::title::survive_init() {
         log::error(&format!("cannot take a name that init spares: {}", errno.desc()));
     }
@@ -33,11 +38,8 @@ pub(crate) fn run(door: UnixStream) -> ExitCode {
     if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, sys::process::MAX_FILES, sys::process::MAX_FILES) {
         log::error(&format!("few descriptors: {}", errno.desc()));
     }
-    if let Err(errno) = survivable().thread_block() {
-        log::error(&format!("a stray signal may end the agent: {}", errno.desc()));
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-    let result = runtime.and_then(|runtime| runtime.block_on(serve(door)));
+    let result = runtime.and_then(|runtime| runtime.block_on(serve(door, start?)));
     if let Err(error) = result {
         log::error(&format!("the agent cannot go on: {error}"));
     }
@@ -50,20 +52,12 @@ fn survivable() -> SigSet {
     [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().collect()
 }
 
-async fn serve(door: UnixStream) -> io::Result<()> {
-    let (loaded, modules) = oneshot::channel();
-    // Beside the greeting: modules and disks take longer than the host needs to say who this VM is.
-    let assembling = tokio::task::spawn_blocking(move || {
-        modules::load_all(Path::new("/modules"));
-        // Nobody waits for it where the channel is up already.
-        let _ = loaded.send(());
-        root::assemble()
-    });
-    let guest = Rc::new(Guest::new(assembling, Door::new(door)?));
+async fn serve(door: UnixStream, start: Start) -> io::Result<()> {
+    let guest = Rc::new(Guest::new(start.root, Door::new(door)?));
     let by_vsock = guest.clone();
     tokio::task::spawn_local(async move {
         // An error is an end too: the sender is gone after its work.
-        let _ = modules.await;
+        let _ = start.loaded.await;
         if let Err(error) = vsock::serve(by_vsock).await {
             log::info(&format!("no vsock: {error}"));
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use banger_schemas::guest::{Identity, Ready, Reply, Status};
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::exec::Running;
+use crate::identity::Warnings;
 use crate::init::{Door, Progress};
 use crate::root::{self, Root, RootError};
 use crate::{identity, shutdown};
@@ -17,7 +17,7 @@ use crate::{identity, shutdown};
 /// From nobody to somebody, in one direction.
 enum Who {
     /// The disks are being mounted; the host has not said yet whose they are.
-    Anonymous(JoinHandle<Result<Root, RootError>>),
+    Anonymous(oneshot::Receiver<Result<Root, RootError>>),
     /// The disks could not be mounted, for this reason, and never will be.
     Broken(String),
     /// The disks are mounted and nothing more is needed to become somebody: here templates are frozen.
@@ -44,7 +44,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(assembling: JoinHandle<Result<Root, RootError>>, door: Door) -> Self {
+    pub(crate) fn new(assembling: oneshot::Receiver<Result<Root, RootError>>, door: Door) -> Self {
         Guest {
             who: Mutex::new(Who::Anonymous(assembling)),
             phase: Cell::new(Phase::Anonymous),
@@ -58,11 +58,18 @@ impl Guest {
     /// Becomes the VM that the host names. One identity at a time: a second one waits here for the first.
     pub(crate) async fn identify(&self, identity: &Identity) -> Reply {
         let mut who = self.who.lock().await;
+        let early = match &*who {
+            Who::Anonymous(_) | Who::Prepared(_) => match identity::begin(identity).await {
+                Ok(early) => early,
+                Err(refusal) => return Reply::Refused(refusal),
+            },
+            Who::Broken(_) | Who::Known { .. } => Warnings::default(),
+        };
         who.settle().await;
         match &*who {
             Who::Prepared(root) => {
                 let root = root.clone();
-                match identity::become_vm(identity, &root, &self.door, &self.progress).await {
+                match identity::become_vm(identity, early, &root, &self.door, &self.progress).await {
                     Ok(ready) => {
                         *who = Who::Known { vm_id: identity.vm_id.clone(), ready: ready.clone(), root };
                         self.phase.set(Phase::Serving);
@@ -140,7 +147,7 @@ impl Who {
             *self = match assembling.await {
                 Ok(Ok(root)) => Who::Prepared(Rc::new(root)),
                 Ok(Err(error)) => Who::Broken(error.to_string()),
-                Err(error) => Who::Broken(error.to_string()),
+                Err(_) => Who::Broken("nobody mounts them".into()),
             };
         }
     }

@@ -15,6 +15,7 @@ mod pid1;
 mod root;
 mod serve;
 mod shutdown;
+mod start;
 mod sys;
 #[cfg(test)]
 mod testing;

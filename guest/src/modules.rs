@@ -1,41 +1,98 @@
-//! Loads the kernel modules that the initramfs brought, in the order of their names.
+//! Loads the kernel modules that the initramfs brought, in the order of their names, one after the other.
+//!
+//! They are loaded on a thread of their own, and who needs one waits for that one: most of the work of a start is
+//! loading on one processor and mounting on another.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
 use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::log;
 
-/// Loads every module of `folder`. One that fails is reported and does not stop the others: which of them this
-/// VM needs is known only later.
-pub(crate) fn load_all(folder: &Path) {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => return log::error(&format!("no kernel modules: {}: {error}", folder.display())),
-    };
-    for path in in_order(entries.filter_map(|entry| Some(entry.ok()?.path()))) {
-        match load(&path) {
-            // The initramfs is memory: what is loaded need not stay a file too.
-            Ok(()) => drop(fs::remove_file(&path)),
-            Err(error) => log::error(&format!("cannot load {}: {error}", path.display())),
+/// The modules that are still to be loaded, by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    names: Mutex<BTreeSet<String>>,
+    fewer: Condvar,
+}
+
+impl Pending {
+    /// Waits until a module is loaded or has failed to; not for one that is in the kernel or was not brought.
+    pub(crate) fn wait_for(&self, module: &str) {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.fewer.wait_while(names, |names| names.contains(module));
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn done(&self, module: &str) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).remove(module);
+        self.fewer.notify_all();
+    }
+}
+
+/// The modules of a folder, in the order to load them in.
+pub(crate) struct Modules {
+    /// Opened once: their paths are out of reach after the chroot.
+    folder: OwnedFd,
+    files: Vec<String>,
+    pending: Arc<Pending>,
+}
+
+impl Modules {
+    pub(crate) fn find(folder: &Path) -> std::io::Result<Modules> {
+        let names = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let files = in_order(names);
+        let names = Mutex::new(files.iter().map(|file| name(file).to_owned()).collect());
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let folder = open(folder, flags, Mode::empty())?;
+        Ok(Modules { folder, files, pending: Arc::new(Pending { names, fewer: Condvar::new() }) })
+    }
+
+    pub(crate) fn pending(&self) -> Arc<Pending> {
+        self.pending.clone()
+    }
+
+    /// Loads them all. One that fails is reported and does not stop the others: which of them this VM needs is
+    /// known only later.
+    pub(crate) fn load_all(self) {
+        for file in &self.files {
+            match self.load(file) {
+                // The initramfs is memory: what is loaded need not stay a file too.
+                Ok(()) => drop(unlinkat(&self.folder, file.as_str(), UnlinkatFlags::NoRemoveDir)),
+                Err(errno) => log::error(&format!("cannot load {file}: {}", errno.desc())),
+            }
+            self.pending.done(name(file));
+        }
+    }
+
+    fn load(&self, file: &str) -> nix::Result<()> {
+        let opened = openat(&self.folder, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        match finit_module(opened, c"", ModuleInitFlags::empty()) {
+            Err(Errno::EEXIST) => Ok(()),
+            result => result,
         }
     }
 }
 
-/// The modules among `paths`, in the order to load them in.
-fn in_order(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
-    let mut modules: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == "ko")).collect();
+/// The modules among `files`, in the order to load them in.
+fn in_order(files: impl Iterator<Item = String>) -> Vec<String> {
+    let mut modules: Vec<String> = files.filter(|file| file.ends_with(".ko")).collect();
     modules.sort();
     modules
 }
 
-fn load(path: &Path) -> std::io::Result<()> {
-    match finit_module(File::open(path)?, c"", ModuleInitFlags::empty()) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
+/// The name of the module in a file: the number before it is its place.
+fn name(file: &str) -> &str {
+    let name = file.strip_suffix(".ko").unwrap_or(file);
+    name.split_once('-').map_or(name, |(_, name)| name)
 }
 
 #[cfg(test)]
@@ -45,7 +102,23 @@ mod tests {
     #[test]
     fn modules_load_in_the_order_of_their_numbers_and_nothing_else_loads() {
         let names = ["10-overlay.ko", "02-virtio.ko", "README", "01-virtio_ring.ko", "03-x.ko.xz"];
-        let ordered = in_order(names.iter().map(PathBuf::from));
-        assert_eq!(ordered, ["01-virtio_ring.ko", "02-virtio.ko", "10-overlay.ko"].map(PathBuf::from));
+        let ordered = in_order(names.iter().map(|name| (*name).to_owned()));
+        assert_eq!(ordered, ["01-virtio_ring.ko", "02-virtio.ko", "10-overlay.ko"]);
+        assert_eq!(ordered.iter().map(|file| name(file)).collect::<Vec<_>>(), ["virtio_ring", "virtio", "overlay"]);
+    }
+
+    #[test]
+    fn who_needs_a_module_waits_for_it_and_for_no_other_even_if_it_cannot_be_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["0-first.ko", "1-second.ko"] {
+            fs::write(folder.path().join(file), "no module").unwrap();
+        }
+        let modules = Modules::find(folder.path()).unwrap();
+        let pending = modules.pending();
+        pending.wait_for("built_in");
+        let waiting = std::thread::spawn(move || pending.wait_for("second"));
+        assert!(!waiting.is_finished());
+        modules.load_all();
+        waiting.join().unwrap();
     }
 }

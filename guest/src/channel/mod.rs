@@ -122,7 +122,8 @@ mod tests {
     /// An agent that has no disks, served on a transport of its own.
     fn agent() -> (Rc<Guest>, DuplexStream) {
         let (door, _pid1) = std::os::unix::net::UnixStream::pair().unwrap();
-        let assembling = tokio::task::spawn_blocking(|| Err(RootError::NoDevice("/dev/vda")));
+        let (tell, assembling) = tokio::sync::oneshot::channel();
+        tell.send(Err(RootError::NoDevice("/dev/vda"))).unwrap();
         let guest = Rc::new(Guest::new(assembling, Door::new(door).unwrap()));
         (guest.clone(), connect(&guest))
     }

@@ -20,33 +20,50 @@ use crate::{log, sys};
 /// On the system disk, out of the guest's sight: this disk has belonged to a VM before.
 const MARKER: &str = "identified";
 
-/// Takes the identity on. What fails without making the VM useless is a warning in the answer.
+/// What failed without making the VM useless.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings(Vec<String>);
+
+impl Warnings {
+    fn note(&mut self, what: &str, result: io::Result<()>) {
+        if let Err(error) = result {
+            let warning = format!("{what}: {error}");
+            log::error(&warning);
+            self.0.push(warning);
+        }
+    }
+}
+
+/// Takes on what needs no disks, so that it can be done while they are being mounted. May be repeated.
 ///
 /// # Errors
 /// A sentence for the user when this is no identity; nothing has been changed then.
+pub(crate) async fn begin(identity: &Identity) -> Result<Warnings, String> {
+    if !is_label(&identity.hostname) {
+        return Err(format!("{:?} is no host name", identity.hostname));
+    }
+    let mut warnings = Warnings::default();
+    // Randomness first: keys and ids that anything draws from here on must be this VM's own.
+    warnings.note("the random pool was not seeded", sys::entropy::credit(identity.seed));
+    warnings.note("the clock was not set", set_clock(identity.clock_ns));
+    warnings.note("the network is not up", link(identity.address.as_ref()).await);
+    Ok(warnings)
+}
+
+/// Takes on the rest of an identity that was begun.
+///
+/// # Errors
+/// A sentence for the user.
 pub(crate) async fn become_vm(
     identity: &Identity,
+    mut warnings: Warnings,
     root: &Root,
     door: &Door,
     progress: &Progress,
 ) -> Result<Ready, String> {
-    if !is_label(&identity.hostname) {
-        return Err(format!("{:?} is no host name", identity.hostname));
-    }
-    let mut warnings = Vec::new();
-    let mut note = |what: &str, result: io::Result<()>| {
-        if let Err(error) = result {
-            let warning = format!("{what}: {error}");
-            log::error(&warning);
-            warnings.push(warning);
-        }
-    };
-    // Randomness first: keys and ids that anything draws from here on must be this VM's own.
-    note("the random pool was not seeded", sys::entropy::credit(identity.seed));
-    note("the clock was not set", set_clock(identity.clock_ns));
+    let mut note = |what: &str, result: io::Result<()>| warnings.note(what, result);
     note("the host name was not set", name(&identity.hostname));
     note("the machine id was not set", machine_id(identity.machine_id));
-    note("the network is not up", link(identity.address.as_ref()).await);
     if let Some(address) = &identity.address {
         note("DNS is not set up", resolver(&address.dns));
     }
@@ -72,7 +89,7 @@ pub(crate) async fn become_vm(
         note("no control groups", init::cgroup::mount_for_nobody_else());
     }
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| format!("no boot id: {e}"))?;
-    Ok(Ready { boot_id: boot_id.trim_end().to_owned(), init: started, warnings })
+    Ok(Ready { boot_id: boot_id.trim_end().to_owned(), init: started, warnings: warnings.0 })
 }
 
 /// What a repeated identity renews: time has passed, and a restored guest draws old random numbers.

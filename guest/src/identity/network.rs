@@ -3,13 +3,18 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use banger_schemas::guest::Address;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::time::{Instant, sleep};
 
 const INTERFACES: &str = "/sys/class/net";
 const DRIVER: &str = "virtio_net";
+/// Drivers find their devices in milliseconds or not at all.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Brings `lo` up.
 pub(super) async fn loopback(netlink: &Handle) -> io::Result<()> {
@@ -19,7 +24,7 @@ pub(super) async fn loopback(netlink: &Handle) -> io::Result<()> {
 
 /// Gives the VM's interface its address and brings it up.
 pub(super) async fn configure(netlink: &Handle, address: &Address) -> io::Result<()> {
-    let name = interface()?;
+    let name = interface().await?;
     let index = if_nametoindex(name.as_str())?;
     let steps = async {
         if hardware_address(&name)? != address.mac {
@@ -49,16 +54,22 @@ pub(super) fn connect() -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// The one interface that the VM was given.
-fn interface() -> io::Result<String> {
-    for entry in fs::read_dir(INTERFACES)? {
-        let entry = entry?;
-        let driver = fs::read_link(entry.path().join("device/driver"));
-        if driver.is_ok_and(|driver| driver.ends_with(DRIVER)) {
-            return Ok(entry.file_name().to_string_lossy().into_owned());
+/// The one interface that the VM was given, once its driver has found it.
+async fn interface() -> io::Result<String> {
+    let deadline = Instant::now() + DEVICE_DEADLINE;
+    loop {
+        for entry in fs::read_dir(INTERFACES)? {
+            let entry = entry?;
+            let driver = fs::read_link(entry.path().join("device/driver"));
+            if driver.is_ok_and(|driver| driver.ends_with(DRIVER)) {
+                return Ok(entry.file_name().to_string_lossy().into_owned());
+            }
         }
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the VM has an address and no network interface"));
+        }
+        sleep(PAUSE).await;
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "the VM has an address and no network interface"))
 }
 
 fn hardware_address(interface: &str) -> io::Result<[u8; 6]> {

@@ -10,7 +10,8 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
-use super::{Root, RootError, SYSROOT, attach, files, make_dir};
+use super::{Root, RootError, SYSROOT, attach, files, home, make_dir};
+use crate::modules::Pending;
 
 const IMAGE: &str = "/disks/image";
 const SYSTEM: &str = "/disks/system";
@@ -18,15 +19,25 @@ const WORK: &str = "/disks/work";
 /// Drivers find their disks in milliseconds or not at all.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) fn mount_all() -> Result<Root, RootError> {
+/// In the order in which their modules are loaded: ext4 is in the kernel, usually.
+pub(super) fn mount_all(pending: &Pending) -> Result<Root, RootError> {
     for folder in [IMAGE, SYSTEM, WORK, SYSROOT] {
         make_dir(folder, 0o755)?;
     }
-    mount_image()?;
+    for module in ["virtio_blk", "ext4"] {
+        pending.wait_for(module);
+    }
     mount_disk("/dev/vdb", SYSTEM)?;
+    layers()?;
     mount_disk("/dev/vdc", WORK)?;
+    pending.wait_for("erofs");
+    mount_image()?;
+    let root = Root { image: folder(IMAGE)?, system: folder(SYSTEM)?, work: folder(WORK)? };
+    // Before the next wait, which it shortens.
+    home::fill(&root)?;
+    pending.wait_for("overlay");
     overlay()?;
-    Ok(Root { image: folder(IMAGE)?, system: folder(SYSTEM)?, work: folder(WORK)? })
+    Ok(root)
 }
 
 /// Images are EROFS; a registered one may be ext4, whose journal cannot be replayed on a disk that is read-only.
@@ -45,15 +56,19 @@ fn mount_disk(disk: &'static str, target: &str) -> Result<(), RootError> {
     attach(Some(device(disk)?), target, Some("ext4"), MsFlags::MS_NOATIME, "discard")
 }
 
-fn overlay() -> Result<(), RootError> {
-    let upper = format!("{SYSTEM}/upper");
-    if !Path::new(&upper).exists() {
-        make_dir(format!("{SYSTEM}/real"), 0o755)?;
-        make_dir(format!("{SYSTEM}/work"), 0o755)?;
-        make_dir(&upper, 0o755)?;
+/// The folders of the system disk, at its first use.
+fn layers() -> Result<(), RootError> {
+    let folders = ["real", "work", "upper"].map(|name| format!("{SYSTEM}/{name}"));
+    // The last of them tells that all are there.
+    if Path::new(&folders[2]).exists() {
+        return Ok(());
     }
+    folders.into_iter().try_for_each(|folder| make_dir(folder, 0o755))
+}
+
+fn overlay() -> Result<(), RootError> {
     // redirect_dir: without it the rename of a folder that the image brought is refused, which breaks installers.
-    let options = format!("lowerdir={IMAGE},upperdir={upper},workdir={SYSTEM}/work,redirect_dir=on");
+    let options = format!("lowerdir={IMAGE},upperdir={SYSTEM}/upper,workdir={SYSTEM}/work,redirect_dir=on");
     attach(Some("overlay"), SYSROOT, Some("overlay"), MsFlags::empty(), &options)
 }
 
@@ -71,7 +86,6 @@ fn device(path: &'static str) -> Result<&'static str, RootError> {
 }
 
 fn folder(path: &str) -> Result<OwnedFd, RootError> {
-    // Not O_PATH: the descriptor must also do for syncfs.
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let opened = open(path, flags, Mode::empty()).map_err(std::io::Error::from);
     opened.map(|fd| OwnedFd::from(File::from(fd))).map_err(files(path))

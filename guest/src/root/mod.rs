@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
+use crate::modules::Pending;
+
 pub(crate) use warm::warm;
 
 /// Where the root is assembled, and where PID 1 finds it when it becomes the image's init.
@@ -79,12 +81,13 @@ fn below(folder: &OwnedFd, path: &str) -> PathBuf {
 }
 
 /// Mounts the disks, puts the root together and enters it. The process sees nothing of the initramfs afterwards.
-pub(crate) fn assemble() -> Result<Root, RootError> {
-    let root = disks::mount_all()?;
+pub(crate) fn assemble(pending: &Pending) -> Result<Root, RootError> {
+    let root = disks::mount_all(pending)?;
     for target in ["/dev", "/proc", "/sys"] {
         let inside = format!("{SYSROOT}{target}");
         fs::create_dir_all(&inside).map_err(files(&inside))?;
-        attach(Some(target), &inside, None, MsFlags::MS_MOVE, "")?;
+        // Not moved: other threads find them under these names at any moment before and after the chroot.
+        attach(Some(target), &inside, None, MsFlags::MS_BIND, "")?;
     }
     nix::unistd::chroot(SYSROOT)
         .and_then(|()| nix::unistd::chdir("/"))
@@ -112,7 +115,7 @@ fn real_folder(root: &Root, target: &str, name: &str) -> Result<(), RootError> {
     let real = root.system(&format!("real/{name}"));
     if !real.exists() {
         let folder = root.system("real");
-        tree::publish(Path::new(target), &folder, name, &root.system).map_err(files(target))?;
+        tree::publish(Path::new(target), &folder, name).map_err(files(target))?;
     }
     fs::create_dir_all(target).map_err(files(target))?;
     attach(Some(&real), target, None, MsFlags::MS_BIND, "")

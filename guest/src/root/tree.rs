@@ -1,32 +1,27 @@
 //! Copies a tree of files with everything that is content: owners, modes, times, links, devices, attributes.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
 use crate::sys::xattr;
 
-/// Makes `folder/name` a copy of `source`, or an empty folder where there is no such folder. It appears complete,
-/// on disk and in one step, or not at all. `disk` is any descriptor of the target's file system.
-pub(super) fn publish(source: &Path, folder: &Path, name: &str, disk: impl AsFd) -> io::Result<()> {
+/// Makes `folder/name` a copy of `source`, or an empty folder where there is no such folder. It appears complete
+/// and in one step or not at all, even after a crash.
+pub(super) fn publish(source: &Path, folder: &Path, name: &str) -> io::Result<()> {
     let half = folder.join(format!("{name}.incomplete"));
     match fs::remove_dir_all(&half) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     match fs::symlink_metadata(source) {
-        Ok(metadata) if metadata.is_dir() => {
-            Copy::default().entry(source, &half, &metadata)?;
-            // The files before their name: a crash in between must not leave a home of empty files.
-            nix::unistd::syncfs(disk)?;
-        }
+        Ok(metadata) if metadata.is_dir() => Copy::default().entry(source, &half, &metadata)?,
         _ => fs::create_dir(&half)?,
     }
     fs::rename(&half, folder.join(name))
@@ -56,12 +51,22 @@ impl Copy {
         } else if kind.is_symlink() {
             symlink(fs::read_link(from)?, to)?;
         } else if kind.is_file() {
-            fs::copy(from, to)?;
+            let copy = File::create(to)?;
+            io::copy(&mut File::open(from)?, &mut &copy)?;
+            allocate(&copy)?;
         } else {
             mknod(to, node_type(metadata), Mode::S_IRUSR, metadata.rdev())?;
         }
         dress(from, to, metadata)
     }
+}
+
+/// Lets the file have its blocks now. ext4 journals no name before the bytes whose blocks were given out earlier
+/// (data=ordered), but gives them out seconds later: a crash in between would leave a home of empty files. To wait
+/// for the disk here instead would cost every first boot a tenth of its time.
+fn allocate(file: &File) -> io::Result<()> {
+    // Begins to write what is dirty, which is all that is wanted of it.
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }
 
 fn node_type(metadata: &Metadata) -> SFlag {
@@ -105,7 +110,7 @@ mod tests {
         fs::create_dir(place.path().join("copy.incomplete")).unwrap();
         fs::write(place.path().join("copy.incomplete/rest"), "of a crash").unwrap();
 
-        publish(&from, place.path(), "copy", fs::File::open(place.path()).unwrap()).unwrap();
+        publish(&from, place.path(), "copy").unwrap();
 
         let copy = place.path().join("copy");
         let file = fs::metadata(copy.join("sub/file")).unwrap();
@@ -121,8 +126,7 @@ mod tests {
     #[test]
     fn an_image_without_the_folder_gives_an_empty_one() {
         let place = tempfile::tempdir().unwrap();
-        let disk = fs::File::open(place.path()).unwrap();
-        publish(&place.path().join("absent"), place.path(), "copy", disk).unwrap();
+        publish(&place.path().join("absent"), place.path(), "copy").unwrap();
         assert_eq!(fs::read_dir(place.path().join("copy")).unwrap().count(), 0);
     }
 }
