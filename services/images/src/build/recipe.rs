@@ -9,7 +9,8 @@ pub struct KernelRecipe {
     pub name: &'static str,
     pub suite: &'static str,
     pub package: &'static str,
-    /// Modules for the initramfs, by their names with underscores; what they need comes along.
+    /// Modules for the initramfs, by their names with underscores; what they need comes along. They are loaded in
+    /// this order while the disks are mounted, so what is waited for first comes first.
     pub modules: &'static [&'static str],
     pub epoch: u64,
     /// Free disk needed while building.
@@ -48,11 +49,11 @@ pub const KERNELS: &[KernelRecipe] = &[KernelRecipe {
     modules: &[
         "virtio_mmio",
         "virtio_blk",
-        "virtio_net",
         "virtio_console",
-        "virtio_rng",
-        "overlay",
         "erofs",
+        "overlay",
+        "virtio_net",
+        "virtio_rng",
         "vmw_vsock_virtio_transport",
     ],
     epoch: EPOCH,
