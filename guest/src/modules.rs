@@ -17,6 +17,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::log;
 
+/// What only vsock needs, and the number of its device (virtio 1.2, 5): few VMMs give a guest one.
+const VSOCK: [&str; 3] = ["vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"];
+const VSOCK_DEVICE: &str = "0x0013";
+const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
+
 /// The modules that are still to be loaded, by their names.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
@@ -64,8 +69,9 @@ impl Modules {
     /// known only later.
     pub(crate) fn load_all(self) {
         for file in &self.files {
-            match self.load(file) {
-                // The initramfs is memory: what is loaded need not stay a file too.
+            let of_use = !VSOCK.contains(&name(file)) || has_vsock(Path::new(VIRTIO_DEVICES));
+            match if of_use { self.load(file) } else { Ok(()) } {
+                // The initramfs is memory: what is loaded, or of no use, need not stay a file.
                 Ok(()) => drop(unlinkat(&self.folder, file.as_str(), UnlinkatFlags::NoRemoveDir)),
                 Err(errno) => log::error(&format!("cannot load {file}: {}", errno.desc())),
             }
@@ -80,6 +86,13 @@ impl Modules {
             result => result,
         }
     }
+}
+
+fn has_vsock(devices: &Path) -> bool {
+    let Ok(devices) = fs::read_dir(devices) else { return false };
+    devices.filter_map(Result::ok).any(|device| {
+        fs::read_to_string(device.path().join("device")).is_ok_and(|number| number.trim_end() == VSOCK_DEVICE)
+    })
 }
 
 /// The modules among `files`, in the order to load them in.
@@ -105,6 +118,17 @@ mod tests {
         let ordered = in_order(names.iter().map(|name| (*name).to_owned()));
         assert_eq!(ordered, ["01-virtio_ring.ko", "02-virtio.ko", "10-overlay.ko"]);
         assert_eq!(ordered.iter().map(|file| name(file)).collect::<Vec<_>>(), ["virtio_ring", "virtio", "overlay"]);
+    }
+
+    #[test]
+    fn vsock_is_known_by_the_number_of_its_device() {
+        let devices = tempfile::tempdir().unwrap();
+        assert!(!has_vsock(devices.path()));
+        for (name, number, expected) in [("virtio0", "0x0002\n", false), ("virtio1", "0x0013\n", true)] {
+            fs::create_dir(devices.path().join(name)).unwrap();
+            fs::write(devices.path().join(name).join("device"), number).unwrap();
+            assert_eq!(has_vsock(devices.path()), expected);
+        }
     }
 
     #[test]
