@@ -31,7 +31,7 @@ guest: ## Build the guest's agent, static and small
 # Distribution packages: what banger runs, and what its tests and its build need.
 RUNTIME_PACKAGES := qemu-system-x86 mmdebstrap erofs-utils e2fsprogs uidmap slirp4netns nftables git
 BUILD_PACKAGES := gcc libc6-dev
-TEST_PACKAGES := dnsutils dbus systemd util-linux procps openssh-client
+TEST_PACKAGES := dnsutils dbus systemd systemd-container util-linux procps openssh-client
 .PHONY: packages
 packages: ## Install the distribution packages that are missing (asks for sudo only then)
 	@missing=$$(for p in $(RUNTIME_PACKAGES) $(BUILD_PACKAGES) $(EXTRA_PACKAGES); do \
@@ -77,9 +77,10 @@ fuzz: ## Strangers' bytes at every parser of the wire, for a minute
 	BOLERO_RANDOM_TEST_TIME_MS=$(FUZZ_MS) cargo nextest run -p banger-schemas --all-features --test fuzz
 
 .PHONY: blessed
-blessed: build ## Write anew what tests compare with: the interfaces' documents, the command line's reference
+blessed: build ## Write anew what tests compare with: the interfaces' documents, the command line's reference, polkit's policy
 	BLESS=1 cargo nextest run -p banger-integration --test artifacts -E 'test(the_documents_are_what_the_services_say)'
 	BLESS=1 cargo nextest run -p banger --test reference
+	BLESS=1 cargo nextest run -p banger-schemas --all-features --test policy
 
 .PHONY: deny
 deny: ## Licences, sources, bans and advisories of what comes in from outside (needs cargo-deny)

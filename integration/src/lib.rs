@@ -11,6 +11,7 @@
 
 mod banger;
 mod catalog;
+pub mod host;
 mod leftovers;
 mod mesh;
 mod namespace;

@@ -1,0 +1,50 @@
+//! banger on the host: installed by its own command, and with the small image, so that no network is needed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Host, User, Who};
+use crate::Banger;
+
+/// What is put into the host's catalog, by recipe.
+const SEED: [(&str, &str); 2] = [("kernels", "debian-bookworm-cloud"), ("images", "debian-tiny")];
+
+/// The images service's, as the unit lays it out.
+const CATALOG: &str = "/var/lib/banger/images/catalog";
+
+impl Host {
+    /// Installs banger for Alice, as a person does.
+    pub fn install(&self) {
+        let words = ["/mnt/dist/bin/banger", "system", "install", "--owner", User::Alice.name()];
+        self.errand(Who::Root, words).limit(Duration::from_secs(120)).ok();
+    }
+
+    /// Gives the installed banger the kernel and the small image, built once a machine by banger itself.
+    pub fn seed_images(&self) {
+        let built = Banger::new(crate::Who::Me);
+        for (class, recipe) in SEED {
+            let from = entry(&built.catalog().join(class), recipe);
+            let to = self.path(CATALOG).join(class);
+            std::fs::create_dir_all(&to).unwrap();
+            let mut copy = Command::new("cp");
+            copy.args(["-a", "--sparse=always", "--reflink=auto"]).args([&from, &to]);
+            assert!(copy.status().unwrap().success(), "{copy:?}");
+        }
+        self.sh("chown -R banger-images:banger-vm /var/lib/banger/images && chmod 0700 /var/lib/banger/images \
+                 && find /var/lib/banger/images/catalog -type f -exec chmod 0440 {} +");
+    }
+}
+
+/// What was made by a recipe, in a store.
+fn entry(store: &Path, recipe: &str) -> PathBuf {
+    let made_by = |folder: &Path| {
+        let manifest = std::fs::read_to_string(folder.join("manifest.json")).ok()?;
+        manifest.parse::<Value>().ok()?["recipe"].as_str().map(str::to_owned)
+    };
+    let mut entries = std::fs::read_dir(store).unwrap().flatten().map(|entry| entry.path());
+    let found = entries.find(|folder| made_by(folder).as_deref() == Some(recipe));
+    found.unwrap_or_else(|| panic!("{} has no {recipe}", store.display()))
+}

@@ -1,0 +1,228 @@
+//! The life of a host: booted, asked, powered off.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::unistd::{Pid, geteuid};
+
+use super::base::base;
+use super::container::{Container, inside};
+use super::folder::Folder;
+use super::{Errand, Running, Who, evidence};
+use crate::{Output, dist, leftovers, within};
+
+/// How a host is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    pub bus: Bus,
+}
+
+/// The program that is the system bus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Bus {
+    /// Debian's default.
+    #[default]
+    Daemon,
+    /// Fedora's and Arch's.
+    Broker,
+}
+
+/// A host. Dropped, it is powered off, and fails the test if something of it is left on the machine; if the test has
+/// failed, its journal and console are kept.
+#[derive(Debug)]
+pub struct Host {
+    folder: Folder,
+    container: Container,
+    leader: Option<Pid>,
+    numbers: AtomicU32,
+}
+
+/// Devices with the modes that udev gives them. A node of its own: the machine's stays as it is.
+const DEVICES: &str = r#"
+chmod 0666 /dev/net/tun
+if [ "$0" = true ]; then mknod --mode=0660 /dev/kvm c 10 232 && chgrp kvm /dev/kvm; fi
+"#;
+
+/// A loaded machine takes its time; the harness does not.
+const BOOT: Duration = Duration::from_secs(60);
+const POWER_OFF: Duration = Duration::from_secs(15);
+
+impl Host {
+    /// Boots one, and waits until all is up that its boot starts.
+    pub fn boot(options: Options) -> Self {
+        assert!(geteuid().is_root(), "a host needs root: run its tests as root, or leave them out");
+        let folder = Folder::new();
+        let container = Container::start(&base(), &folder, &dist().canonicalize().unwrap(), options.bus);
+        let mut host = Host { folder, container, leader: None, numbers: AtomicU32::new(0) };
+        host.wait_until_up();
+        host
+    }
+
+    fn wait_until_up(&mut self) {
+        self.wait("its systemd answers", |host| {
+            host.leader = host.container.leader();
+            host.leader.is_some() && host.path("/run/systemd/private").exists()
+        });
+        self.ask(["sh", "-ec", DEVICES, &Path::new("/dev/kvm").exists().to_string()]);
+        let mut state = String::new();
+        self.wait("it is up", |host| {
+            let asked = host.inside().args(["timeout", "30", "systemctl", "is-system-running", "--wait"]).output();
+            state = String::from_utf8(asked.unwrap().stdout).unwrap().trim().to_owned();
+            ["running", "degraded"].contains(&state.as_str())
+        });
+        if state == "degraded" {
+            println!("the host is degraded: {}", self.failed_units().join(" "));
+        }
+    }
+
+    fn wait(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        within(BOOT, what, || {
+            let console = || std::fs::read_to_string(self.folder.console()).unwrap_or_default();
+            assert!(!self.container.has_ended(), "the host has ended: {}", console());
+            holds(self)
+        });
+    }
+
+    /// Units that have failed.
+    pub fn failed_units(&self) -> Vec<String> {
+        let units = self.ask(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]);
+        units.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+    }
+
+    /// A command line for somebody, not yet run.
+    pub fn errand<I, S>(&self, who: Who, words: I) -> Errand<'_>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        Errand::new(self, who, words.into_iter().map(|word| word.as_ref().to_owned()).collect())
+    }
+
+    /// Runs a command line as root.
+    pub fn run<I, S>(&self, words: I) -> Output
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.run_as(Who::Root, words)
+    }
+
+    pub fn run_as<I, S>(&self, who: Who, words: I) -> Output
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.errand(who, words).run()
+    }
+
+    /// Runs a command line of root's that must succeed; its stdout.
+    pub fn ok<I, S>(&self, words: I) -> String
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.ok_as(Who::Root, words)
+    }
+
+    pub fn ok_as<I, S>(&self, who: Who, words: I) -> String
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.errand(who, words).ok()
+    }
+
+    /// Starts a command line and lets it run.
+    pub fn start_as<I, S>(&self, who: Who, words: I) -> Running<'_>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.errand(who, words).start()
+    }
+
+    /// Runs a shell script of root's that must succeed; its stdout.
+    pub fn sh(&self, script: &str) -> String {
+        self.ok(["sh", "-euc", script])
+    }
+
+    /// Writes a file, readable by all.
+    pub fn write(&self, path: &str, contents: impl Into<Vec<u8>>) {
+        self.errand(Who::Root, ["install", "-D", "--mode=0644", "/dev/stdin", path]).stdin(contents).ok();
+    }
+
+    /// The host's processes have this one as their first: for measurements from outside.
+    pub fn leader(&self) -> Pid {
+        self.leader.expect("the host is up")
+    }
+
+    /// Where a path of the host's lies for the harness. No absolute link may be on the way.
+    pub(super) fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.leader()))
+    }
+
+    /// A command of the harness's own, outside of all units.
+    pub(super) fn inside(&self) -> Command {
+        inside(self.leader())
+    }
+
+    /// Asks something of the harness's own that must succeed.
+    pub(super) fn ask<const N: usize>(&self, words: [&str; N]) -> String {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let output = self.inside().args(["timeout", "30"]).args(&words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Who sits at the machine.
+    pub(super) fn sitting(&self) -> Option<String> {
+        let session = self.ask(["loginctl", "show-seat", "seat0", "--property=ActiveSession", "--value"]);
+        let session = session.trim();
+        if session.is_empty() {
+            return None;
+        }
+        // It may end in this moment.
+        let asked = self.inside().args(["loginctl", "show-session", session, "--property=Name", "--value"]).output();
+        Some(String::from_utf8(asked.unwrap().stdout).unwrap().trim().to_owned())
+    }
+
+    pub(super) fn next_number(&self) -> u32 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// In order, if it can; else at once.
+    fn power_off(&mut self) {
+        if let Some(leader) = self.leader {
+            let order = ["timeout", "5", "systemctl", "start", "--no-block", "--job-mode=replace-irreversibly"];
+            drop(inside(leader).args(order).arg("poweroff.target").output());
+            self.has_ended_within(POWER_OFF);
+        }
+        self.container.kill();
+    }
+
+    fn has_ended_within(&self, limit: Duration) -> bool {
+        let begun = std::time::Instant::now();
+        while !self.container.has_ended() && begun.elapsed() < limit {
+            #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.container.has_ended()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.power_off();
+        let ended = self.has_ended_within(Duration::from_secs(10));
+        let left = [leftovers::processes(self.folder.path()), leftovers::mounts(self.folder.path())].concat();
+        if std::thread::panicking() {
+            println!("the host's journal and console are in {}", evidence::keep(&self.folder).display());
+            println!("left of the host: {left:#?}");
+        } else {
+            assert!(ended && left.is_empty(), "left of the host: {left:#?}");
+        }
+    }
+}
