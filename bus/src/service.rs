@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use banger_schemas::VmId;
-use banger_schemas::action::{Action, MESH};
+use banger_schemas::action::Action;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::options::{Dict, OWNER, Options};
 use zbus::connection::Builder;
@@ -12,7 +12,7 @@ use zbus::message::Header;
 use zbus::object_server::Interface;
 use zbus::{Connection, ObjectPath};
 
-use crate::authorize::{Authorizer, Details};
+use crate::authorize::{self, Authorizer, Details};
 use crate::caller::{Caller, Callers};
 use crate::jobs::Jobs;
 
@@ -59,16 +59,12 @@ pub struct Service {
 
 impl Service {
     /// Connects, without a name yet: what answers must be there before somebody can ask.
-    pub async fn connect(
-        address: &Address,
-        name: &'static str,
-        path: &'static str,
-        authorizer: Arc<dyn Authorizer>,
-    ) -> Result<Self> {
+    pub async fn connect(address: &Address, name: &'static str, path: &'static str) -> Result<Self> {
         let connection = address.connect().await?;
         let bus = DBusProxy::new(&connection).await?;
         connection.object_server().at(path, ObjectManager).await?;
         let callers = Callers::new(bus.clone());
+        let authorizer = authorize::choose(address, &connection, &callers).await?;
         let jobs = Jobs::new(connection.clone(), path, callers.clone(), authorizer.clone());
         let of_the_host = *address == Address::System;
         Ok(Service { connection, bus, name, callers, authorizer, jobs, of_the_host })
@@ -119,32 +115,39 @@ impl Service {
     }
 
     /// Who calls, if it may do this.
-    pub async fn authorize(&self, header: &Header<'_>, action: Action, details: Details<'_>) -> Result<Caller> {
+    pub async fn authorize(
+        &self,
+        header: &Header<'_>,
+        action: &'static Action,
+        details: Details<'_>,
+    ) -> Result<Caller> {
         let caller = self.callers.of(header).await?;
         self.authorizer.check(&caller, action, details).await?;
         Ok(caller)
     }
 
     /// The VM that a peer of the mesh asks something for, where nothing else is asked for.
-    pub async fn holder(&self, header: &Header<'_>, holder: &str, options: Dict) -> Result<VmId> {
-        self.authorize(header, MESH, &[("vm", holder)]).await?;
+    pub async fn holder(
+        &self,
+        header: &Header<'_>,
+        action: &'static Action,
+        holder: &str,
+        options: Dict,
+    ) -> Result<VmId> {
+        self.authorize(header, action, &[("vm", holder)]).await?;
         Options::new(options)?.finish()?;
         Ok(holder.parse()?)
     }
 
     /// Checks one more action of a caller that is known already.
-    pub async fn check(&self, caller: &Caller, action: Action, details: Details<'_>) -> Result<()> {
+    pub async fn check(&self, caller: &Caller, action: &'static Action, details: Details<'_>) -> Result<()> {
         self.authorizer.check(caller, action, details).await
     }
 }
 
-/// Whose object this will be: the caller's, or the one that a peer of the mesh names with `owner u`.
+/// Whose object this is: the caller's, or the one that a peer of the mesh names with `owner u`.
 pub fn owner(caller: &Caller, options: &mut Options) -> Result<u32> {
-    match options.take::<u32>(OWNER)? {
-        None => Ok(caller.uid),
-        Some(owner) if caller.uid == nix::unistd::geteuid().as_raw() => Ok(owner),
-        Some(_) => Err(Error::new(Kind::NotAuthorized, "only a service of banger may say whose object this is")),
-    }
+    Ok(options.take::<u32>(OWNER)?.unwrap_or(caller.uid))
 }
 
 /// What a service leaves to be put away in order when it stops.
@@ -162,7 +165,6 @@ impl Running for () {
 pub fn run<T, F, Fut>(
     address: &Address,
     place: (&'static str, &'static str),
-    authorizer: Arc<dyn Authorizer>,
     start: F,
     ready: impl FnOnce(&Result<()>),
     shutdown: impl Future<Output = ()>,
@@ -175,7 +177,7 @@ where
     let (name, path) = place;
     actix::System::new().block_on(async {
         let started = async {
-            let service = Service::connect(address, name, path, authorizer).await?;
+            let service = Service::connect(address, name, path).await?;
             let running = start(service.clone()).await?;
             service.own_name().await?;
             Ok((service, running))
@@ -224,14 +226,13 @@ where
             return std::process::ExitCode::from(2);
         }
     };
-    let authorizer = Arc::new(crate::authorize::PeerUid { owner: nix::unistd::geteuid().as_raw() });
     let shutdown = async {
         tokio::select! {
             () = terminated() => (),
             never = watchdog() => match never {},
         }
     };
-    match run(&address, place, authorizer, start, |_| (), shutdown) {
+    match run(&address, place, start, |_| (), shutdown) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "{program} cannot run");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use banger_schemas::action::{VIEW, VM_MANAGE_ALL};
+use banger_schemas::action::{Action, VIEW_ALL, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::{self, State};
 use banger_schemas::options::Dict;
@@ -27,11 +27,13 @@ impl JobFace {
         JobFace { shared, callers, authorizer }
     }
 
-    /// A job is its owner's, and of those who may manage everybody's.
-    async fn authorize(&self, header: &Header<'_>) -> Result<()> {
+    /// A job is its owner's, and of those who may do this with everybody's.
+    async fn authorize(&self, header: &Header<'_>, action: &'static Action) -> Result<()> {
         let caller = self.callers.of(header).await?;
-        let action = if caller.uid == self.shared.owner { VIEW } else { VM_MANAGE_ALL };
-        self.authorizer.check(&caller, action, &[]).await
+        if caller.uid == self.shared.owner {
+            return Ok(());
+        }
+        self.authorizer.check(&caller, action, &[("owner", &self.shared.owner.to_string())]).await
     }
 }
 
@@ -39,7 +41,7 @@ impl JobFace {
 impl JobFace {
     /// Asks the job to stop. It ends as 'canceled', unless it was too late.
     async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
-        self.authorize(&header).await?;
+        self.authorize(&header, VM_MANAGE_ALL).await?;
         self.shared.cancel.notify_one();
         Ok(())
     }
@@ -47,7 +49,7 @@ impl JobFace {
     /// Replies when the job has ended: its state, its result, and the name and sentence of its error.
     #[zbus(out_args("state", "result", "error_name", "error_message"))]
     async fn wait(&self, #[zbus(header)] header: Header<'_>) -> Result<(String, Dict, String, String)> {
-        self.authorize(&header).await?;
+        self.authorize(&header, VIEW_ALL).await?;
         let mut changes = self.shared.snapshot.subscribe();
         let end = changes
             .wait_for(|s| s.state != State::Running)

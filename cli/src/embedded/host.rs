@@ -5,11 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use banger_bus::authorize::PeerUid;
 use banger_bus::service::{self, Address, Running};
 use banger_bus::{Dirs, Service};
 use banger_schemas::error::{Error, Result};
@@ -185,12 +183,11 @@ impl Mesh {
         let address = self.address.clone();
         let mut stopped = self.stopped.clone();
         let (tell, told) = mpsc::channel();
-        let authorizer = Arc::new(PeerUid { owner: nix::unistd::geteuid().as_raw() });
         let name = place.0.rsplit('.').next().unwrap_or(place.0);
         let thread = spawn(name, move || {
             let ready = |outcome: &Result<()>| drop(tell.send(outcome.clone()));
             let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
-            if let Err(error) = service::run(&address, place, authorizer, start, ready, shutdown) {
+            if let Err(error) = service::run(&address, place, start, ready, shutdown) {
                 tracing::error!(service = place.0, %error, "did not start");
             }
         })?;

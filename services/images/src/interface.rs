@@ -2,7 +2,7 @@
 
 use banger_bus::{Caller, Door, Service};
 use banger_schemas::ImageName;
-use banger_schemas::action::{Action, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW, MESH};
+use banger_schemas::action::{Action, CLAIMS, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW};
 use banger_schemas::error::Result;
 use banger_schemas::options::{Dict, Options};
 use zbus::interface;
@@ -37,7 +37,13 @@ impl Manager {
         Ok(path)
     }
 
-    async fn named(&self, header: &Header<'_>, action: Action, name: &str, options: Dict) -> Result<(Caller, String)> {
+    async fn named(
+        &self,
+        header: &Header<'_>,
+        action: &'static Action,
+        name: &str,
+        options: Dict,
+    ) -> Result<(Caller, String)> {
         let caller = self.service.authorize(header, action, &[("image", name)]).await?;
         Options::new(options)?.finish()?;
         Ok((caller, name.parse::<ImageName>()?.to_string()))
@@ -115,7 +121,7 @@ impl Manager {
         kernel: &str,
         options: Dict,
     ) -> Result<()> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, CLAIMS, holder, options).await?;
         let (image, kernel) = (image.parse::<ImageName>()?.to_string(), kernel.parse::<ImageName>()?.to_string());
         self.door.ask(Bind { holder, image, kernel }).await
     }
@@ -128,21 +134,21 @@ impl Manager {
         holder: &str,
         options: Dict,
     ) -> Result<(OwnedFd, OwnedFd, OwnedFd)> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, CLAIMS, holder, options).await?;
         let [kernel, initramfs, image] = self.door.ask(Open { holder }).await?;
         Ok((kernel.into(), initramfs.into(), image.into()))
     }
 
     /// Ends a claim. Repeatable.
     async fn release(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, CLAIMS, holder, options).await?;
         self.door.ask(Release { holder }).await
     }
 
     /// Holders of claims.
     #[zbus(out_args("holders"))]
     async fn holders(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<String>> {
-        self.service.authorize(&header, MESH, &[]).await?;
+        self.service.authorize(&header, CLAIMS, &[]).await?;
         self.door.ask(Holders).await
     }
 }

@@ -1,7 +1,7 @@
 //! The D-Bus face of the network.
 
 use banger_bus::{Door, Service, service};
-use banger_schemas::action::{MESH, VIEW};
+use banger_schemas::action::{LEASES, VIEW};
 use banger_schemas::error::Result;
 use banger_schemas::options::{Dict, Options};
 use banger_schemas::vms::Port;
@@ -29,7 +29,7 @@ impl Manager {
     /// options: ports as (HOST:GUEST): ports that will be published on its host address.
     #[zbus(out_args("lease"))]
     async fn reserve(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<Dict> {
-        let caller = self.service.authorize(&header, MESH, &[("vm", holder)]).await?;
+        let caller = self.service.authorize(&header, LEASES, &[("vm", holder)]).await?;
         let mut options = Options::new(options)?;
         let ports = options.take::<Vec<String>>("ports")?.unwrap_or_default();
         let ports = ports.iter().map(|p| p.parse()).collect::<Result<Vec<Port>>>()?;
@@ -41,26 +41,26 @@ impl Manager {
     /// Makes the holder's TAP, publishes its ports, and hands the TAP out.
     #[zbus(out_args("tap"))]
     async fn open_tap(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<OwnedFd> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, LEASES, holder, options).await?;
         Ok(self.door.ask(OpenTap { holder }).await?.into())
     }
 
     /// Takes the holder's TAP and published ports away; the lease stays. Repeatable.
     async fn close_tap(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, LEASES, holder, options).await?;
         self.door.ask(CloseTap { holder }).await
     }
 
     /// Ends a lease. Repeatable.
     async fn release(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, LEASES, holder, options).await?;
         self.door.ask(Release { holder }).await
     }
 
     /// Holders of leases.
     #[zbus(out_args("holders"))]
     async fn holders(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<String>> {
-        self.service.authorize(&header, MESH, &[]).await?;
+        self.service.authorize(&header, LEASES, &[]).await?;
         self.door.ask(Holders).await
     }
 

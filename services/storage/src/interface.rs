@@ -1,7 +1,7 @@
 //! The D-Bus face of storage.
 
 use banger_bus::{Door, Service};
-use banger_schemas::action::MESH;
+use banger_schemas::action::{DISKS, VIEW};
 use banger_schemas::error::Result;
 use banger_schemas::options::{Dict, Options};
 use banger_schemas::size;
@@ -36,7 +36,7 @@ impl Manager {
     ) -> Result<()> {
         let mut options = Options::new(options)?;
         let volatile = options.take("volatile")?.unwrap_or(false);
-        let holder = self.service.holder(&header, holder, options.rest()).await?;
+        let holder = self.service.holder(&header, DISKS, holder, options.rest()).await?;
         self.door.ask(Create { holder, size_mib: size::disk_mib(size_mib)?, volatile }).await
     }
 
@@ -48,28 +48,28 @@ impl Manager {
         holder: &str,
         options: Dict,
     ) -> Result<(OwnedFd, OwnedFd)> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, DISKS, holder, options).await?;
         let (system, work) = self.door.ask(Open { holder }).await?;
         Ok((system.into(), work.into()))
     }
 
     /// Removes the holder's disks. Repeatable.
     async fn delete(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<()> {
-        let holder = self.service.holder(&header, holder, options).await?;
+        let holder = self.service.holder(&header, DISKS, holder, options).await?;
         self.door.ask(Delete { holder }).await
     }
 
     /// Holder, apparent bytes and allocated bytes of all disks.
     #[zbus(out_args("disks"))]
     async fn usage(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<(String, u64, u64)>> {
-        self.service.authorize(&header, MESH, &[]).await?;
+        self.service.authorize(&header, DISKS, &[]).await?;
         self.door.ask(Usage).await
     }
 
     /// Bytes that are free where disks live, and the bytes that are kept in reserve.
     #[zbus(out_args("free", "reserve"))]
     async fn room(&self, #[zbus(header)] header: Header<'_>) -> Result<(u64, u64)> {
-        self.service.authorize(&header, MESH, &[]).await?;
+        self.service.authorize(&header, VIEW, &[]).await?;
         self.door.ask(Room).await
     }
 }

@@ -5,11 +5,9 @@
 pub(crate) mod resolver;
 pub(crate) mod vms;
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use banger_bus::Address;
-use banger_bus::authorize::PeerUid;
 use banger_schemas::dns::ManagerProxy;
 use tokio::sync::oneshot;
 
@@ -81,11 +79,9 @@ impl Host {
         let (ready, started) = oneshot::channel();
         let address = Address::At(self.address.clone());
         self.service = Some(Thread::spawn(move |stop| {
-            let authorizer = Arc::new(PeerUid { owner: nix::unistd::geteuid().as_raw() });
             let ended = banger_bus::service::run(
                 &address,
                 banger_dns::PLACE,
-                authorizer,
                 banger_dns::start,
                 |outcome| ready.send(outcome.clone()).unwrap(),
                 async { drop(stop.await) },

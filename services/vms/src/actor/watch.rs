@@ -4,14 +4,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use actix::Addr;
+use banger_bus::caller::gone;
 use banger_bus::post;
 use banger_schemas::VmId;
-use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::error::{Error, Kind};
 use banger_schemas::io::packet::readable;
 use banger_schemas::keeper::Phase;
-use futures_util::StreamExt;
 use zbus::fdo::DBusProxy;
-use zbus::names::BusName;
 
 use super::messages::{ClientGone, KeeperSays, Word};
 use super::vm::VmActor;
@@ -50,7 +49,7 @@ pub(super) async fn keeper(keepers: Keepers, vm: VmId, life: u64, actor: Addr<Vm
 pub(super) async fn client(bus: DBusProxy<'static>, name: Option<String>, process: OwnedFd, actor: Addr<VmActor>) {
     let left = async {
         match &name {
-            Some(name) => name_lost(&bus, name).await,
+            Some(name) => gone(&bus, name).await,
             None => std::future::pending().await,
         }
     };
@@ -65,26 +64,4 @@ pub(super) async fn client(bus: DBusProxy<'static>, name: Option<String>, proces
         () = ended => (),
     }
     post(&actor, ClientGone);
-}
-
-/// Returns when the bus says that the name has no owner. The end of the bus is no such word.
-async fn name_lost(bus: &DBusProxy<'static>, name: &str) {
-    let watched: Result<()> = async {
-        let mut changes = bus.receive_name_owner_changed_with_args(&[(0, name)]).await?;
-        // It may have gone before the subscription.
-        if !bus.name_has_owner(BusName::try_from(name).map_err(Error::internal)?).await? {
-            return Ok(());
-        }
-        while let Some(change) = changes.next().await {
-            if change.args()?.new_owner().is_none() {
-                return Ok(());
-            }
-        }
-        Err(Error::new(Kind::Unavailable, "the bus went away"))
-    }
-    .await;
-    if let Err(error) = watched {
-        tracing::warn!(%error, name, "a client's name is no longer watched; its process is");
-        std::future::pending::<()>().await;
-    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use banger_bus::Door;
-use banger_schemas::action::{Action, MESH, VM_MANAGE, VM_MANAGE_ALL};
+use banger_schemas::action::{Action, CHANNEL, VM_MANAGE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Request;
 use banger_schemas::options::{Dict, Options};
@@ -37,7 +37,7 @@ impl VmFace {
     }
 
     /// Who calls, if it may do this with this VM.
-    async fn authorize(&self, header: &Header<'_>, action: Action) -> Result<u32> {
+    async fn authorize(&self, header: &Header<'_>, action: &'static Action) -> Result<u32> {
         let record = self.snapshot().record;
         let owner = record.owner.to_string();
         let details = [("vm", record.name.as_str()), ("owner", owner.as_str()), ("image", record.image.as_str())];
@@ -107,7 +107,7 @@ impl VmFace {
     /// A stream to the agent, for a peer of the mesh.
     #[zbus(out_args("channel"))]
     async fn open_channel(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd> {
-        self.tools.service.authorize(&header, MESH, &[]).await?;
+        self.tools.service.authorize(&header, CHANNEL, &[]).await?;
         Options::new(options)?.finish()?;
         let view = self.when_started().await;
         if view.state != "running" {
