@@ -62,6 +62,8 @@ getent group kvm >/dev/null || groupadd --system kvm
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
     e2scrub_reap.service systemd-pstore.service console-getty.service getty@tty1.service
 mkdir -p /var/log/journal /mnt/dist
+echo host >/etc/hostname
+echo '127.0.1.1 host' >>/etc/hosts
 "#;
 
 /// The root, made if it is not there. Tests that start together wait for one.

@@ -40,11 +40,9 @@ pub struct Host {
     numbers: AtomicU32,
 }
 
-/// Devices with the modes that udev gives them. A node of its own: the machine's stays as it is.
-const DEVICES: &str = r#"
-chmod 0666 /dev/net/tun
-if [ "$0" = true ]; then mknod --mode=0660 /dev/kvm c 10 232 && chgrp kvm /dev/kvm; fi
-"#;
+/// The device with the mode that udev gives it, if the machine has it: a node of its own, the machine's stays as it is.
+/// When all is up, or systemd-tmpfiles meets it half made.
+const KVM: &str = "mknod --mode=0660 /dev/kvm c 10 232 && chgrp kvm /dev/kvm";
 
 /// A loaded machine takes its time; the harness does not.
 const BOOT: Duration = Duration::from_secs(60);
@@ -66,13 +64,15 @@ impl Host {
             host.leader = host.container.leader();
             host.leader.is_some() && host.path("/run/systemd/private").exists()
         });
-        self.ask(["sh", "-ec", DEVICES, &Path::new("/dev/kvm").exists().to_string()]);
         let mut state = String::new();
         self.wait("it is up", |host| {
             let asked = host.inside().args(["timeout", "30", "systemctl", "is-system-running", "--wait"]).output();
             state = String::from_utf8(asked.unwrap().stdout).unwrap().trim().to_owned();
             ["running", "degraded"].contains(&state.as_str())
         });
+        if Path::new("/dev/kvm").exists() {
+            self.ask(["sh", "-ec", KVM]);
+        }
         if state == "degraded" {
             println!("the host is degraded: {}", self.failed_units().join(" "));
         }
@@ -152,6 +152,11 @@ impl Host {
     /// Writes a file, readable by all.
     pub fn write(&self, path: &str, contents: impl Into<Vec<u8>>) {
         self.errand(Who::Root, ["install", "-D", "--mode=0644", "/dev/stdin", path]).stdin(contents).ok();
+    }
+
+    /// Where on the machine it keeps what it writes.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The host's processes have this one as their first: for measurements from outside.

@@ -13,10 +13,11 @@ use nix::unistd::Pid;
 use super::boot::Bus;
 use super::folder::Folder;
 
-/// `$1` is the root that it stands on, `$2` the host's folder, `$3` what is to be removed from the root, the rest
-/// nspawn's. nspawn keeps locks in /run: not in the machine's.
+/// `$1` is the root that it stands on, `$2` the host's folder, `$3` what is to be removed from the root, then its
+/// control groups up to the `--`, and the rest nspawn's. nspawn keeps locks in /run: not in the machine's.
 const PREPARE: &str = r#"
 base=$1 folder=$2 without=$3; shift 3
+while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs"; shift; done; shift
 mount -t tmpfs -o mode=0755 run /run
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$folder/upper,workdir=$folder/work" "$folder/root"
 if [ -n "$without" ]; then rm "$folder/root/$without"; fi
@@ -63,6 +64,8 @@ impl Container {
             .args([base, folder.path()])
             // Debian: the broker has replaced the daemon by this link.
             .arg(if bus == Bus::Daemon { "etc/systemd/system/dbus.service" } else { "" })
+            .args(folder.groups())
+            .arg("--")
             .args(NSPAWN)
             .arg(format!("--bind-ro={}:/mnt/dist", dist.display()))
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")

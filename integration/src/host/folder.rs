@@ -1,13 +1,14 @@
-//! The folder of one host: what it writes, and its console. It is locked while its host lives, so that whoever comes
-//! next can tell the folders of runs that were killed, and removes them.
+//! What one host has on the machine: a folder with what it writes and its console, and a control group of the same
+//! name. The folder is locked while its host lives, so that whoever comes next can tell those of runs that were
+//! killed, and removes them.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use tempfile::TempDir;
 
+use super::cgroup;
 use crate::{Who, catalog};
 
 const LOCK: &str = "lock";
@@ -15,56 +16,78 @@ const LOCK: &str = "lock";
 /// Dropped, it is removed.
 #[derive(Debug)]
 pub(super) struct Folder {
-    folder: TempDir,
+    path: PathBuf,
+    groups: Vec<PathBuf>,
     _held: Flock<File>,
-}
-
-/// Where the folders of all hosts are. Removed with its last one would be a race: it stays, empty.
-pub fn hosts() -> PathBuf {
-    catalog::folder(Who::Me).with_file_name("hosts")
 }
 
 impl Folder {
     pub(super) fn new() -> Self {
-        let hosts = hosts();
+        let hosts = catalog::folder(Who::Me).with_file_name("hosts");
         std::fs::create_dir_all(&hosts).unwrap();
         // Others' VMs will have their disks in it.
         std::fs::set_permissions(&hosts, Permissions::from_mode(0o700)).unwrap();
-        let turn = lock(&hosts.with_extension("lock"), FlockArg::LockExclusive);
-        let _turn = turn.expect("it is waited for");
+        let _turn = turn(&hosts);
         sweep(&hosts);
-        let folder = tempfile::Builder::new().prefix("host-").tempdir_in(hosts).unwrap();
+        let path = tempfile::Builder::new().prefix("banger-host-").tempdir_in(hosts).unwrap().keep();
         for name in ["upper", "work", "root"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::create_dir(path.join(name)).unwrap();
         }
         // The root of the host gets its mode from the upper one.
-        std::fs::set_permissions(folder.path().join("upper"), Permissions::from_mode(0o755)).unwrap();
-        let held = lock(&folder.path().join(LOCK), FlockArg::LockExclusiveNonblock).expect("it is new");
-        Folder { folder, _held: held }
+        std::fs::set_permissions(path.join("upper"), Permissions::from_mode(0o755)).unwrap();
+        let held = lock(&path.join(LOCK), FlockArg::LockExclusiveNonblock).expect("it is new");
+        let groups = cgroup::make(&name(&path));
+        Folder { path, groups, _held: held }
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
+    }
+
+    /// The control groups that it is to run in.
+    pub(super) fn groups(&self) -> &[PathBuf] {
+        &self.groups
     }
 
     /// What the host said before and after it had a journal.
     pub(super) fn console(&self) -> PathBuf {
-        self.path().join("console")
+        self.path.join("console")
     }
 
     /// What the host has written to its root.
     pub(super) fn written(&self) -> PathBuf {
-        self.path().join("upper")
+        self.path.join("upper")
     }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _turn = turn(self.path.parent().unwrap());
+        remove(&self.path);
+    }
+}
+
+/// Folders come and go one at a time: one without a lock is no half-made one then.
+fn turn(hosts: &Path) -> Flock<File> {
+    lock(&hosts.with_extension("lock"), FlockArg::LockExclusive).expect("it is waited for")
 }
 
 /// Removes the folders whose lock nobody holds. Their hosts died with the runs that booted them.
 fn sweep(hosts: &Path) {
     for entry in std::fs::read_dir(hosts).unwrap().flatten() {
         if lock(&entry.path().join(LOCK), FlockArg::LockExclusiveNonblock).is_some() {
-            std::fs::remove_dir_all(entry.path()).unwrap();
+            remove(&entry.path());
         }
     }
+}
+
+fn remove(folder: &Path) {
+    cgroup::remove(&name(folder));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 fn lock(path: &Path, how: FlockArg) -> Option<Flock<File>> {

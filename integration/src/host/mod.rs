@@ -13,6 +13,7 @@
 mod banger;
 mod base;
 mod boot;
+mod cgroup;
 mod container;
 mod errand;
 mod evidence;
@@ -21,5 +22,4 @@ mod who;
 
 pub use boot::{Bus, Host, Options};
 pub use errand::{Errand, Running};
-pub use folder::hosts;
 pub use who::{User, Who};

@@ -1,8 +1,12 @@
 //! What the other tests rely on.
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use banger_integration::host::{Bus, Host, Options, User, Who};
+use banger_integration::{dist, eventually};
 
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
@@ -43,4 +47,60 @@ fn a_command_gets_its_words_and_its_stdin_and_gives_its_code_and_its_output() {
     running.says("up").signal(nix::sys::signal::Signal::SIGINT);
     let output = running.end();
     assert_eq!((output.code, output.stdout.as_str()), (3, "up\ncaught\n"));
+}
+
+/// Set for the run that is to be killed.
+const VICTIM: &str = "BANGER_TEST_VICTIM";
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn a_run_that_is_killed_leaves_no_process_and_no_mount_and_the_next_one_removes_its_folder() {
+    const SELF: &str =
+        "harness::a_run_that_is_killed_leaves_no_process_and_no_mount_and_the_next_one_removes_its_folder";
+    if std::env::var_os(VICTIM).is_some() {
+        let host = Host::boot(Options::default());
+        println!("folder {}", host.folder().display());
+        host.ok(["sleep", "infinity"]);
+    }
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", SELF, "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let folder = said.map(Result::unwrap).find_map(|line| line.strip_prefix("folder ").map(str::to_owned));
+    let folder = folder.expect("it has booted a host");
+    let processes = || {
+        let found = Command::new("pgrep").args(["--full", "--count", "--", &folder]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap().trim().parse::<u32>().unwrap()
+    };
+    assert_ne!(processes(), 0);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    eventually("its processes have ended", || processes() == 0);
+    assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(&folder));
+    assert!(Path::new(&folder).exists());
+    let next = Host::boot(Options::default());
+    assert!(!Path::new(&folder).exists());
+    let folder = next.folder().to_owned();
+    drop(next);
+    assert!(!folder.exists());
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn a_failed_test_keeps_the_journal_and_the_console() {
+    let failed = std::panic::catch_unwind(|| {
+        let host = Host::boot(Options::default());
+        host.ok(["logger", "what happened before"]);
+        panic!("on purpose");
+    });
+    assert!(failed.is_err());
+    let name = std::thread::current().name().unwrap().replace("::", "-");
+    let kept = dist().join("../failed-hosts").join(name);
+    let journal = std::fs::read_to_string(kept.join("journal.txt")).unwrap();
+    assert!(journal.contains("what happened before") && journal.contains("poweroff.target"), "{journal}");
+    assert!(kept.join("console.txt").exists());
+    std::fs::remove_dir_all(kept).unwrap();
 }
