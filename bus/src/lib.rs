@@ -11,6 +11,7 @@ pub mod family;
 mod fault;
 pub mod jobs;
 pub mod objects;
+pub mod process;
 pub mod records;
 pub mod service;
 pub mod trace;

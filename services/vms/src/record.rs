@@ -1,5 +1,6 @@
 //! What the supervisor must find again: one record a VM, written before the effect that it describes.
 
+use banger_bus::process::Process;
 use banger_bus::records::Record;
 use banger_schemas::network::Lease;
 use banger_schemas::vms::Port;
@@ -59,14 +60,6 @@ pub(crate) struct Client {
     pub(crate) process: Process,
 }
 
-/// One process for ever (`proc_pid_stat(5)`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
-    /// Field 22 of `/proc/PID/stat`.
-    pub(crate) start_time: u64,
-}
-
 impl Record for VmRecord {
     const TABLE: &'static str = "vms";
     const VERSION: u32 = 1;
@@ -79,9 +72,9 @@ mod golden {
 
     /// Everything that a record may hold.
     const FULL: &str = concat!(
-        r#"{"v":1,"record":{"backend":"qemu-tcg","client":{"bus_name":":1.7","process":{"pid":42,"start_time":99}},"#,
+        r#"{"v":1,"record":{"backend":"qemu-tcg","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
         r#""created":1700000000,"disk_mib":8192,"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
-        r#""keeper":{"pid":7,"start_time":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
+        r#""keeper":{"boot":"b","pid":7,"start":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
         r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
         r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","network":true,"#,
         r#""owner":1000,"ports":[{"guest":80,"host":8080}],"token":"t","vcpus":2}}"#,
@@ -98,8 +91,8 @@ mod golden {
         let lease = &FULL[FULL.find(r#"{"address""#).unwrap()..FULL.find(r#","machine_id""#).unwrap()];
         let bare = FULL
             .replace(r#""qemu-tcg""#, "null")
-            .replace(r#"{"bus_name":":1.7","process":{"pid":42,"start_time":99}}"#, "null")
-            .replace(r#"{"pid":7,"start_time":8}"#, "null")
+            .replace(r#"{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}}"#, "null")
+            .replace(r#"{"boot":"b","pid":7,"start":8}"#, "null")
             .replace(lease, "null")
             .replace(r#"[{"guest":80,"host":8080}]"#, "[]")
             .replace(r#""t""#, "null");

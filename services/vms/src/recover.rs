@@ -54,7 +54,7 @@ async fn find_keeper(tools: &Tools, record: &VmRecord) -> Keeper {
         Ok(found) => found,
         Err(error) if error.kind == Kind::Gone => Keeper::Gone,
         // The socket proves nothing; its process does.
-        Err(_) => match tools.keepers.runner.may_live(&record.id, record.keeper).await {
+        Err(_) => match tools.keepers.runner.may_live(&record.id, record.keeper.as_ref()).await {
             false => Keeper::Gone,
             true => Keeper::Silent,
         },
@@ -71,7 +71,7 @@ pub(crate) async fn classify(tools: &Tools, record: &VmRecord) -> State {
 
 /// Whether the client that the VM is leased to, if any, is still there.
 fn client_lives(record: &VmRecord) -> bool {
-    record.client.as_ref().is_none_or(|owner| owner.process.open().is_ok())
+    record.client.as_ref().is_none_or(|owner| owner.process.alive())
 }
 
 /// Pure: the record's intent, what there is of the keeper, the client's life.

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use banger_network::host::rootless::process::Identity;
+use banger_network::host::rootless::process;
 use banger_network::host::rootless::{detach, holder, probe};
 use banger_network::host::within;
 
@@ -25,7 +25,7 @@ fn run(arguments: &[String]) -> std::io::Result<()> {
         ["hold"] => holder::serve(),
         ["probe"] => probe::serve(std::io::stdin().as_fd().try_clone_to_owned()?),
         ["within", _, _, _] => {
-            let holder = Identity::from_arguments(&arguments[1..]).ok_or(std::io::ErrorKind::InvalidInput)?;
+            let holder = process::from_arguments(&arguments[1..]).ok_or(std::io::ErrorKind::InvalidInput)?;
             within::serve(&holder, std::io::stdin().as_fd().try_clone_to_owned()?)
         }
         ["detach", record, folder, _, ..] => detach::serve(record, folder, &arguments[3..]),

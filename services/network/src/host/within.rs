@@ -14,8 +14,8 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
 use super::links::{self, Links};
-use super::rootless::process::Identity;
 use super::{Error, Refusal, nft, tap};
+use banger_bus::process::Process;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -99,7 +99,7 @@ impl From<Failure> for Error {
 }
 
 /// The process's whole life, before any second thread exists: enters `holder`'s namespaces and serves one request.
-pub fn serve(holder: &Identity, socket: OwnedFd) -> io::Result<()> {
+pub fn serve(holder: &Process, socket: OwnedFd) -> io::Result<()> {
     let entered = enter(holder);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -117,7 +117,7 @@ pub fn serve(holder: &Identity, socket: OwnedFd) -> io::Result<()> {
 
 /// By pidfd, so both namespaces are of one process, and of the recorded one. The user namespace comes first, which
 /// gives the right to the other. A process that has made none yet is refused by the kernel (EINVAL).
-fn enter(holder: &Identity) -> io::Result<()> {
+fn enter(holder: &Process) -> io::Result<()> {
     let pidfd = holder.open().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     setns(&pidfd, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
     Ok(())

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use banger_network::host::rootless::process::Identity;
+use banger_bus::process::Process;
+use banger_network::host::rootless::process;
 use banger_network::host::{Host, Places, Refusal, Rootless, UserNamespaces};
 use banger_network::render::{Guest, Reach};
 use banger_schemas::VmId;
@@ -50,8 +51,8 @@ impl Network {
         Rootless::new(self.places.clone())
     }
 
-    pub(crate) fn process(&self, record: &str) -> Identity {
-        Identity::recorded(&self.places.state.join(record)).unwrap().unwrap()
+    pub(crate) fn process(&self, record: &str) -> Process {
+        process::recorded(&self.places.state.join(record)).unwrap().unwrap()
     }
 
     /// Runs a command as root of the namespace.
@@ -77,7 +78,7 @@ impl Drop for Network {
     /// For tests that failed.
     fn drop(&mut self) {
         for record in ["holder.json", "uplink.json"] {
-            if let Ok(Some(process)) = Identity::recorded(&self.places.state.join(record))
+            if let Ok(Some(process)) = process::recorded(&self.places.state.join(record))
                 && process.alive()
             {
                 let _ = Command::new("kill").args(["-9", &process.pid.to_string()]).status();

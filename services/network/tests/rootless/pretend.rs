@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use banger_network::host::rootless::process::Identity;
+use banger_bus::process::Process;
 use banger_network::render::Guest;
 use banger_schemas::network::mac_text;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -89,7 +89,7 @@ impl Drop for Server {
 }
 
 /// From the namespace itself, past all rules for guests.
-pub(crate) fn dial_beside(holder: &Identity, to: &str) -> Result<String, String> {
+pub(crate) fn dial_beside(holder: &Process, to: &str) -> Result<String, String> {
     first_word(play(holder.pid.cast_unsigned(), &format!("dial {to}"))).1
 }
 

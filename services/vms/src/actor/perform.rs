@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use banger_bus::process::Process;
 use banger_bus::{Records, Service};
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
@@ -15,7 +16,7 @@ use crate::host::backend::Backends;
 use crate::host::keeper::Keepers;
 use crate::host::runner::Limits;
 use crate::peers::Peers;
-use crate::record::{Intent, Process, VmRecord};
+use crate::record::{Intent, VmRecord};
 
 /// Lines of console that an error shows.
 const CONSOLE_LINES: usize = 12;
@@ -94,7 +95,7 @@ impl Tools {
         };
         fds.extend(tap);
         if let Some(owner) = &record.client {
-            fds.push(owner.process.open()?);
+            fds.push(owner.process.open().ok_or_else(|| Error::new(Kind::Gone, "its client has gone"))?);
         }
         fds.push(self.keepers.console_file(&record.id)?);
         // A keeper that gets no launch ends by itself, so it may be there before it is recorded.
@@ -145,7 +146,7 @@ impl Tools {
         match asked.await {
             Err(error) if error.kind != Kind::Gone => {
                 tracing::warn!(vm = %record.id, %error, "the keeper is killed");
-                self.keepers.runner.kill(&record.id, record.keeper).await?;
+                self.keepers.runner.kill(&record.id, record.keeper.as_ref()).await?;
                 Err(Error::new(Kind::Gone, "its keeper did not answer and was killed"))
             }
             outcome => outcome,
@@ -161,11 +162,11 @@ impl Tools {
         if !goes {
             self.intend(&mut record, Intent::Stopped).await?;
         }
-        tokio::join!(self.keeper_ends(&record, keeper), self.put_network_away(&record, goes));
+        tokio::join!(self.keeper_ends(&record, keeper.as_ref()), self.put_network_away(&record, goes));
         Ok(Outcome { record, notes: Vec::new() })
     }
 
-    async fn keeper_ends(&self, record: &VmRecord, keeper: Option<Process>) {
+    async fn keeper_ends(&self, record: &VmRecord, keeper: Option<&Process>) {
         match tokio::time::timeout(KEEPER_END, self.keepers.runner.settle(&record.id, keeper)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(vm = %record.id, %error, "the keeper's place is left"),

@@ -268,14 +268,14 @@ impl VmActor {
     fn follow_client(&mut self, ctx: &mut Context<Self>) {
         let Some(owner) = &self.record.client else { return };
         match owner.process.open() {
-            Ok(process) => {
+            Some(process) => {
                 let bus = self.tools.service.bus().clone();
                 // A name of another life of the bus means nothing on this one.
                 let name = matches!(self.state, State::Creating { .. }).then(|| owner.bus_name.clone());
                 let watch = watches::client(bus, name, process, ctx.address());
                 ctx.spawn(actix::fut::wrap_future(watch));
             }
-            Err(_) => self.apply(Event::ClientGone, ctx),
+            None => self.apply(Event::ClientGone, ctx),
         }
     }
 }

@@ -2,5 +2,4 @@
 
 pub(crate) mod backend;
 pub(crate) mod keeper;
-mod process;
 pub(crate) mod runner;

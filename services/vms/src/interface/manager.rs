@@ -1,6 +1,6 @@
 //! `dev.banger.Vms1.Manager`.
 
-use banger_bus::{Door, objects};
+use banger_bus::{Caller, Door, objects};
 use banger_schemas::VmId;
 use banger_schemas::action::{VIEW, VM_CREATE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
@@ -14,8 +14,9 @@ use zbus::wire::OwnedObjectPath;
 
 use super::{VmFace, vm_path};
 use crate::actor::{CREATE, Create, Find, Supervisor, Tools};
-use crate::record::{Client, Process};
+use crate::record::Client;
 use crate::view::View;
+use banger_bus::process::Process;
 
 #[derive(Debug)]
 pub(crate) struct ManagerFace {
@@ -37,7 +38,7 @@ impl ManagerFace {
         let caller = self.tools.service.authorize(header, VM_CREATE, &[("vm", name), ("image", image)]).await?;
         let client = match (spec.ephemeral, caller.pid) {
             (false, _) => None,
-            (true, Some(pid)) => Some(Client { bus_name: caller.name.to_string(), process: Process::of(pid)? }),
+            (true, Some(pid)) => Some(client(&caller, pid)?),
             (true, None) => return Err(Error::new(Kind::NotSupported, "the bus does not say which process you are")),
         };
         let job = self.tools.service.jobs().create(CREATE, caller.uid).await?;
@@ -47,6 +48,13 @@ impl ManagerFace {
         }
         Ok((created.id, created.job))
     }
+}
+
+/// Whoever calls, as it is found again.
+fn client(caller: &Caller, pid: u32) -> Result<Client> {
+    let process = Process::of(pid.cast_signed());
+    let process = process.map_err(|_| Error::new(Kind::Gone, "whoever asked for this VM has gone"))?;
+    Ok(Client { bus_name: caller.name.to_string(), process })
 }
 
 /// Puts a VM on the bus.

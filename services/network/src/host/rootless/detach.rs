@@ -17,7 +17,9 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{pipe2, setsid};
 
-use super::process::Identity;
+use banger_bus::process::Process;
+
+use super::process;
 
 /// How long a child may take to be ready.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -32,7 +34,7 @@ pub fn serve(record: &str, folder: &str, command: &[String]) -> io::Result<()> {
     // A service that died in the midst of this may have a successor in the midst of the same.
     let folder_of_record = Path::new(record).parent().ok_or(io::ErrorKind::InvalidInput)?;
     let _turn = Flock::lock(File::open(folder_of_record)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-    if Identity::recorded(Path::new(record))?.is_some_and(|there| there.alive()) {
+    if process::recorded(Path::new(record))?.is_some_and(|there| there.alive()) {
         return Ok(());
     }
     let (ready, ready_end) = pipe2(OFlag::O_CLOEXEC)?;
@@ -62,7 +64,7 @@ pub fn serve(record: &str, folder: &str, command: &[String]) -> io::Result<()> {
 pub fn become_command(record: &str, folder: &str, program: &str, arguments: &[String]) -> io::Error {
     let prepare = || {
         std::env::set_current_dir(folder)?;
-        Identity::myself()?.record(Path::new(record))
+        process::record(&Process::myself()?, Path::new(record))
     };
     match prepare() {
         Ok(()) => Command::new(program).args(arguments).exec(),

@@ -4,15 +4,15 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::process::Identity;
 use super::{Known, Rootless, helper, uplink};
 use crate::host::within::Op;
 use crate::host::{Change, Ensured, Error, Host};
 use crate::render::{BRIDGE, GATEWAY, PREFIX};
+use banger_bus::process::Process;
 
 impl Rootless {
     /// A holder whose namespace has the bridge and rules.
-    async fn ensure_namespace(&self, known: &Known) -> Result<(Identity, Change), Error> {
+    async fn ensure_namespace(&self, known: &Known) -> Result<(Process, Change), Error> {
         let [a, b, c, d] = GATEWAY.octets();
         let rules = known.rules.clone().unwrap_or_default().render();
         // A holder that lives may still be half-made.
@@ -25,7 +25,7 @@ impl Rootless {
             match helper::within(&self.places.helper, holder, base.clone()).await {
                 Ok(_) => return Ok((holder.clone(), Change::Kept)),
                 // It died before it had made its namespace, or is about to.
-                Err(Error::NoNamespace) => holder.end().await.map_err(Error::io("ending the holder"))?,
+                Err(Error::NoNamespace) => drop(holder.end().await.map_err(Error::io("ending the holder"))?),
                 Err(error) => return Err(error),
             }
         }
@@ -43,7 +43,7 @@ impl Rootless {
     }
 
     /// An uplink that answers.
-    async fn ensure_uplink(&self, holder: &Identity, namespace: Change) -> Result<(Identity, Change), Error> {
+    async fn ensure_uplink(&self, holder: &Process, namespace: Change) -> Result<(Process, Change), Error> {
         let recorded = uplink::record(&self.places).exists();
         if let Some(uplink) = uplink::find(&self.places)?
             && uplink::works(&self.places).await

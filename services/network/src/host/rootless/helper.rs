@@ -10,7 +10,9 @@ use banger_schemas::io::packet::{Packet, PacketSocket};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::process::Identity;
+use banger_bus::process::Process;
+
+use super::process;
 use super::{detach, readable};
 use crate::host::within::{Op, Outcome, Reply};
 use crate::host::{Error, Refusal, UserNamespaces};
@@ -21,11 +23,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Does these changes inside the holder's namespace; the TAPs' descriptors come in order.
 pub(super) async fn within(
     helper: &Path,
-    holder: &Identity,
+    holder: &Process,
     ops: Vec<Op>,
 ) -> Result<(Vec<Outcome>, Vec<OwnedFd>), Error> {
     let mut arguments = vec!["within".to_owned()];
-    arguments.extend(holder.arguments());
+    arguments.extend(process::arguments(holder));
     let packet: Packet<Reply> = converse(helper, &arguments, Some(&ops)).await?;
     Ok((packet.message?, packet.fds))
 }
@@ -43,7 +45,7 @@ pub(super) async fn probe(helper: &Path) -> Result<(), Refusal> {
 }
 
 /// Starts a command that outlives us, and waits until it is ready. It records itself at `record`.
-pub(super) async fn start(helper: &Path, record: &Path, folder: &Path, command: &[&str]) -> Result<Identity, Error> {
+pub(super) async fn start(helper: &Path, record: &Path, folder: &Path, command: &[&str]) -> Result<Process, Error> {
     // Longer than the launcher's own limit, so that its words are heard.
     let limit = detach::LIMIT + Duration::from_secs(5);
     let child = Command::new(helper)
@@ -64,7 +66,7 @@ pub(super) async fn start(helper: &Path, record: &Path, folder: &Path, command: 
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Error::Op { op: format!("starting {}", command.first().unwrap_or(&"nothing")), message });
     }
-    readable(Identity::recorded(record), record)?.ok_or(Error::NoNamespace)
+    readable(process::recorded(record), record)?.ok_or(Error::NoNamespace)
 }
 
 async fn converse<A: bincode::Decode<()>>(

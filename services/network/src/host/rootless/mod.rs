@@ -16,7 +16,8 @@ use tokio::sync::Mutex;
 use super::within::{Op, Outcome};
 use super::{Answer, Ensured, Error, Host, Refusal, address, tools};
 use crate::render::{BRIDGE, Protocol, Publication, Ruleset};
-use process::{Identity, forget};
+use banger_bus::process::Process;
+use process::forget;
 use slirp::Slirp;
 
 pub mod detach;
@@ -68,13 +69,13 @@ impl Rootless {
     }
 
     /// The recorded holder, dead or alive.
-    fn recorded(&self) -> Result<Option<Identity>, Error> {
+    fn recorded(&self) -> Result<Option<Process>, Error> {
         let record = self.holder_record();
-        readable(Identity::recorded(&record), &record)
+        readable(process::recorded(&record), &record)
     }
 
     async fn within(&self, ops: Vec<Op>) -> Result<(Vec<Outcome>, Vec<OwnedFd>), Error> {
-        let holder = self.recorded()?.filter(Identity::alive).ok_or(Error::NoNamespace)?;
+        let holder = self.recorded()?.filter(Process::alive).ok_or(Error::NoNamespace)?;
         helper::within(&self.places.helper, &holder, ops).await
     }
 
@@ -139,7 +140,7 @@ impl Host for Rootless {
     fn lost(&self) -> Answer<'_, ()> {
         async {
             let (Some(holder), Some(uplink)) = (self.recorded()?, uplink::find(&self.places)?) else { return Ok(()) };
-            select(pin!(holder.gone()), pin!(uplink.gone())).await.factor_first().0.map_err(Error::io("watching"))
+            select(pin!(holder.ended()), pin!(uplink.ended())).await.factor_first().0.map_err(Error::io("watching"))
         }
         .boxed()
     }
@@ -228,7 +229,7 @@ fn nonsense() -> Error {
 }
 
 /// A record that cannot be read stops everything: its process may live, and a second one beside it would be worse.
-fn readable(read: io::Result<Option<Identity>>, record: &Path) -> Result<Option<Identity>, Error> {
+fn readable(read: io::Result<Option<Process>>, record: &Path) -> Result<Option<Process>, Error> {
     read.map_err(Error::io(format!("cannot understand {}; remove it if no VM runs", record.display())))
 }
 

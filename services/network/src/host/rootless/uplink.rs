@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
-use super::process::{Identity, forget};
+use banger_bus::process::Process;
+
+use super::process::{self, forget};
 use super::slirp::Slirp;
 use super::{Places, helper, readable};
 use crate::host::{Error, Refusal, tools};
@@ -18,13 +20,13 @@ pub(super) fn socket(places: &Places) -> PathBuf {
 }
 
 /// The recorded uplink, if its process lives.
-pub(super) fn find(places: &Places) -> Result<Option<Identity>, Error> {
+pub(super) fn find(places: &Places) -> Result<Option<Process>, Error> {
     let record = record(places);
-    Ok(readable(Identity::recorded(&record), &record)?.filter(Identity::alive))
+    Ok(readable(process::recorded(&record), &record)?.filter(Process::alive))
 }
 
 /// Starts one for this holder. Walled in if the machine allows that, and otherwise as it is.
-pub(super) async fn start(places: &Places, holder: &Identity) -> Result<Identity, Error> {
+pub(super) async fn start(places: &Places, holder: &Process) -> Result<Process, Error> {
     let slirp = tools::find("slirp4netns").ok_or(Refusal::SlirpMissing)?;
     let folder = &places.runtime;
     // The socket's name is relative, since its whole path may be longer than an address holds.
@@ -63,7 +65,7 @@ pub(super) async fn end(places: &Places) -> Result<(), Error> {
 }
 
 /// Walls it was started without; read off the process itself.
-pub(super) fn missing_walls(uplink: &Identity) -> Vec<String> {
+pub(super) fn missing_walls(uplink: &Process) -> Vec<String> {
     let status = fs::read_to_string(format!("/proc/{}/status", uplink.pid)).unwrap_or_default();
     let filtered = status.lines().any(|line| line.trim_end() == "Seccomp:\t2");
     if filtered { Vec::new() } else { vec!["slirp4netns runs without its seccomp filter".to_owned()] }

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use banger_bus::dirs::private_folder;
+use banger_bus::process::Process;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::io::packet::{listen_at, readable};
+use banger_schemas::io::packet::listen_at;
 use command_fds::{CommandFdExt, FdMapping};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use super::{Limits, Runner};
 use crate::host::keeper::{fresh_file, through};
-use crate::record::Process;
 
 const SOCKET: &str = "keeper.sock";
 /// What the keeper says of its own work.
@@ -63,7 +63,7 @@ impl Detached {
             .map_err(|e| Error::new(Kind::Unavailable, format!("cannot start {}: {e}", self.program.display())))?;
         // Nobody waits for its status here (its watchers are told); the runtime reaps it when it is dropped.
         let pid = child.id().ok_or_else(|| Error::internal("the VM's keeper ended at once"))?;
-        Process::of(pid)
+        Process::of(pid.cast_signed()).map_err(|_| Error::internal("the VM's keeper ended at once"))
     }
 }
 
@@ -77,24 +77,27 @@ impl Runner for Detached {
         async move { self.spawn(vm).map(Some) }.boxed()
     }
 
-    fn may_live<'a>(&'a self, _: &'a VmId, keeper: Option<Process>) -> BoxFuture<'a, bool> {
-        ready(keeper.is_none_or(|keeper| keeper.open().is_ok())).boxed()
+    fn may_live<'a>(&'a self, _: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, bool> {
+        ready(keeper.is_none_or(Process::alive)).boxed()
     }
 
-    fn kill<'a>(&'a self, _: &'a VmId, keeper: Option<Process>) -> BoxFuture<'a, Result<()>> {
+    fn kill<'a>(&'a self, _: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, Result<()>> {
         async move {
             let keeper = keeper.ok_or_else(|| Error::new(Kind::Internal, "no keeper is known of this VM"))?;
-            let ended = keeper.open()?;
-            keeper.kill()?;
-            readable(ended).await.map_err(Error::internal)
+            match keeper.end().await.map_err(Error::internal)? {
+                true => Ok(()),
+                false => Err(Error::new(Kind::Gone, "the VM's keeper has ended")),
+            }
         }
         .boxed()
     }
 
-    fn settle<'a>(&'a self, _: &'a VmId, keeper: Option<Process>) -> BoxFuture<'a, Result<()>> {
+    fn settle<'a>(&'a self, _: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, Result<()>> {
         async move {
-            let Some(Ok(process)) = keeper.map(Process::open) else { return Ok(()) };
-            readable(process).await.map_err(Error::internal)
+            match keeper {
+                Some(keeper) => keeper.ended().await.map_err(Error::internal),
+                None => Ok(()),
+            }
         }
         .boxed()
     }

@@ -8,11 +8,10 @@ mod unit;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
+use banger_bus::process::Process;
 use banger_schemas::VmId;
 use banger_schemas::error::Result;
 use futures_util::future::BoxFuture;
-
-use crate::record::Process;
 
 pub(crate) use detached::Detached;
 pub(crate) use unit::Units;
@@ -34,13 +33,13 @@ pub(crate) trait Runner: Debug + Send + Sync {
     fn start<'a>(&'a self, vm: &'a VmId, limits: Limits) -> BoxFuture<'a, Result<Option<Process>>>;
 
     /// Whether there may be a keeper; `false` only where there is none for sure.
-    fn may_live<'a>(&'a self, vm: &'a VmId, keeper: Option<Process>) -> BoxFuture<'a, bool>;
+    fn may_live<'a>(&'a self, vm: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, bool>;
 
     /// Ends the keeper, and its VMM with it, at once; done when both are gone. `Gone` when there was none.
-    fn kill<'a>(&'a self, vm: &'a VmId, keeper: Option<Process>) -> BoxFuture<'a, Result<()>>;
+    fn kill<'a>(&'a self, vm: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, Result<()>>;
 
     /// Waits for a keeper that is about to end, and puts away what it ran in.
-    fn settle<'a>(&'a self, vm: &'a VmId, keeper: Option<Process>) -> BoxFuture<'a, Result<()>>;
+    fn settle<'a>(&'a self, vm: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, Result<()>>;
 
     /// VMs that there is a keeper's place for, with or without a record of ours.
     fn all(&self) -> BoxFuture<'_, Result<Vec<VmId>>>;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use banger_bus::process::Process;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use futures_util::FutureExt;
@@ -12,7 +13,6 @@ use zbus::wire::Variant;
 
 use super::systemd::Systemd;
 use super::{Limits, Runner};
-use crate::record::Process;
 
 /// Where the socket unit puts its sockets (`systemd/system/banger-vm@.socket`).
 const SOCKETS: &str = "/run/banger/vm";
@@ -74,7 +74,7 @@ impl Runner for Units {
         .boxed()
     }
 
-    fn may_live<'a>(&'a self, vm: &'a VmId, _: Option<Process>) -> BoxFuture<'a, bool> {
+    fn may_live<'a>(&'a self, vm: &'a VmId, _: Option<&'a Process>) -> BoxFuture<'a, bool> {
         async move {
             let listed = async { self.systemd().await?.list(&service(vm)).await };
             // What systemd does not say is not known.
@@ -83,7 +83,7 @@ impl Runner for Units {
         .boxed()
     }
 
-    fn kill<'a>(&'a self, vm: &'a VmId, _: Option<Process>) -> BoxFuture<'a, Result<()>> {
+    fn kill<'a>(&'a self, vm: &'a VmId, _: Option<&'a Process>) -> BoxFuture<'a, Result<()>> {
         async move {
             let systemd = self.systemd().await?;
             let was = systemd.kill(&service(vm)).await?;
@@ -94,7 +94,7 @@ impl Runner for Units {
         .boxed()
     }
 
-    fn settle<'a>(&'a self, vm: &'a VmId, _: Option<Process>) -> BoxFuture<'a, Result<()>> {
+    fn settle<'a>(&'a self, vm: &'a VmId, _: Option<&'a Process>) -> BoxFuture<'a, Result<()>> {
         async move {
             let systemd = self.systemd().await?;
             // The service requires its socket, and goes with it; but it may have been left without one.
