@@ -11,7 +11,7 @@ use nix::unistd::{Pid, geteuid};
 use super::base::base;
 use super::container::{Container, inside};
 use super::folder::Folder;
-use super::{Errand, Running, Who, evidence};
+use super::{Errand, Running, Who, evidence, patiently};
 use crate::{Output, dist, leftovers, within};
 
 /// How a host is to be.
@@ -203,25 +203,16 @@ impl Host {
         if let Some(leader) = self.leader {
             let order = ["timeout", "5", "systemctl", "start", "--no-block", "--job-mode=replace-irreversibly"];
             drop(inside(leader).args(order).arg("poweroff.target").output());
-            self.has_ended_within(POWER_OFF);
+            patiently(POWER_OFF, || self.container.has_ended());
         }
         self.container.kill();
-    }
-
-    fn has_ended_within(&self, limit: Duration) -> bool {
-        let begun = std::time::Instant::now();
-        while !self.container.has_ended() && begun.elapsed() < limit {
-            #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.container.has_ended()
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
         self.power_off();
-        let ended = self.has_ended_within(Duration::from_secs(10));
+        let ended = patiently(Duration::from_secs(10), || self.container.has_ended());
         let left = [leftovers::processes(self.folder.path()), leftovers::mounts(self.folder.path())].concat();
         if std::thread::panicking() {
             println!("the host's journal and console are in {}", evidence::keep(&self.folder).display());

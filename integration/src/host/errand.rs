@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
-use super::{Host, Who};
+use super::{Host, Who, patiently};
 use crate::{Output, eventually};
 
 /// Waits in a session, until somebody writes into this, to become the command.
@@ -85,7 +85,10 @@ impl<'h> Errand<'h> {
             writer = open().ok();
             writer.is_some()
         });
-        running.rival = Some(Box::new(Errand::new(host, rival, vec!["sleep".into(), "infinity".into()]).start()));
+        let words = ["sh", "-c", "echo here; exec sleep infinity"].map(OsString::from);
+        let mut rival_running = Errand::new(host, rival, words.into()).start();
+        rival_running.says("here");
+        running.rival = Some(Box::new(rival_running));
         eventually("the other one sits there", || host.sitting().as_deref() == rival.user_name());
         std::io::Write::write_all(&mut writer.unwrap(), b"\n").unwrap();
         running
@@ -168,9 +171,13 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if self.outer.as_mut().is_some_and(|outer| !outer.has_ended()) {
-            // It may end by itself in this moment.
-            drop(self.host.inside().args(["systemctl", "kill", "--signal=KILL", &self.unit]).output());
+        let Some(outer) = self.outer.as_mut() else { return };
+        if outer.has_ended() {
+            return;
         }
+        // It may end by itself in this moment.
+        drop(self.host.inside().args(["systemctl", "kill", "--signal=KILL", &self.unit]).output());
+        // Killed before its child, what stands outside would leave a zombie that the host's systemd waits for.
+        patiently(Duration::from_secs(5), || outer.has_ended());
     }
 }

@@ -23,3 +23,16 @@ mod who;
 pub use boot::{Bus, Host, Options};
 pub use errand::{Errand, Running};
 pub use who::{User, Who};
+
+/// Waits for something where a failure is somebody else's to tell; whether it came.
+fn patiently(limit: std::time::Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        if begun.elapsed() >= limit {
+            return false;
+        }
+        #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    true
+}
