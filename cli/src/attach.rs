@@ -56,8 +56,9 @@ impl End {
 /// Starts a command; the stream that serves it.
 pub(crate) async fn start(client: &Client, vm: &str, exec: &Exec) -> Result<UnixStream, Failure> {
     let sessions = ManagerProxy::new(&client.bus).await?;
-    let stream: OwnedFd = sessions.exec(vm, exec_to_dict(exec), Dict::new()).await?.into();
-    let stream = std::os::unix::net::UnixStream::from(stream);
+    let asked = (vm, exec_to_dict(exec), Dict::new());
+    let stream: zbus::wire::OwnedFd = client.call(sessions.inner(), "Exec", &asked).await?;
+    let stream = std::os::unix::net::UnixStream::from(OwnedFd::from(stream));
     stream.set_nonblocking(true)?;
     Ok(UnixStream::from_std(stream)?)
 }

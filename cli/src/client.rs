@@ -6,8 +6,9 @@ use banger_schemas::error::Error;
 use banger_schemas::{error::Kind, vms};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
-use zbus::wire::OwnedObjectPath;
+use zbus::wire::{DynamicDeserialize, DynamicType, OwnedObjectPath};
 
+use crate::authorize::{Ask, Asker};
 use crate::embedded;
 use crate::error::Failure;
 
@@ -32,16 +33,27 @@ impl Mode {
 pub(crate) struct Client {
     pub(crate) bus: Connection,
     pub(crate) mode: Mode,
+    asker: Asker,
 }
 
 impl Client {
     /// Connects; starts embedded mode where there is no system service.
-    pub(crate) async fn connect() -> Result<Self, Failure> {
+    pub(crate) async fn connect(ask: Ask) -> Result<Self, Failure> {
         if let Some(bus) = system_bus_with_banger().await {
-            return Ok(Client { bus, mode: Mode::System });
+            return Ok(Client { bus, mode: Mode::System, asker: Asker::new(ask) });
         }
         let bus = embedded::connect_or_start(&Dirs::of_user()?).await?;
-        Ok(Client { bus, mode: Mode::Embedded })
+        // There is no polkit behind it.
+        Ok(Client { bus, mode: Mode::Embedded, asker: Asker::new(Ask::Nobody) })
+    }
+
+    /// Calls a method that somebody may have to be asked about.
+    pub(crate) async fn call<B, R>(&self, proxy: &zbus::Proxy<'_>, method: &'static str, body: &B) -> zbus::Result<R>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> DynamicDeserialize<'d>,
+    {
+        self.asker.call(proxy, method, body).await
     }
 
     pub(crate) async fn vms(&self) -> Result<vms::ManagerProxy<'static>, Failure> {
@@ -50,7 +62,7 @@ impl Client {
 
     /// The VM that a reference names.
     pub(crate) async fn vm(&self, reference: &str) -> Result<vms::VmProxy<'static>, Failure> {
-        let path = self.vms().await?.get(reference).await?;
+        let path = self.call(self.vms().await?.inner(), "Get", &(reference,)).await?;
         self.vm_at(path).await
     }
 

@@ -5,6 +5,7 @@ use banger_schemas::options::{Dict, DictBuilder};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use crate::authorize::Ask;
 use crate::client::Client;
 use crate::error::Failure;
 use crate::progress;
@@ -71,40 +72,43 @@ async fn manager(client: &Client) -> Result<ManagerProxy<'static>, Failure> {
     Ok(ManagerProxy::new(&client.bus).await?)
 }
 
-pub(crate) async fn run_image(command: ImageCommand) -> Result<(), Failure> {
-    let client = Client::connect().await?;
+pub(crate) async fn run_image(command: ImageCommand, ask: Ask) -> Result<(), Failure> {
+    let client = Client::connect(ask).await?;
     let images = manager(&client).await?;
     match command {
         ImageCommand::List(args) => {
-            let rows = images.list(available(&args)).await?;
+            let rows: Vec<Dict> = client.call(images.inner(), "List", &(available(&args),)).await?;
             table(&rows, args.json)
         }
-        ImageCommand::Show { name, json } => print_fields(&fields(&images.show(&name).await?), json),
+        ImageCommand::Show { name, json } => {
+            let image: Dict = client.call(images.inner(), "Show", &(&name,)).await?;
+            print_fields(&fields(&image), json)
+        }
         ImageCommand::Pull { name } => {
-            let job = images.pull(&name, Dict::new()).await?;
+            let job = client.call(images.inner(), "Pull", &(&name, Dict::new())).await?;
             pulled(&client, job, &name).await
         }
         ImageCommand::Delete { name } => {
-            images.delete(&name, Dict::new()).await?;
+            client.call::<_, ()>(images.inner(), "Delete", &(&name, Dict::new())).await?;
             out(&format!("{name} deleted\n"))
         }
     }
 }
 
-pub(crate) async fn run_kernel(command: KernelCommand) -> Result<(), Failure> {
-    let client = Client::connect().await?;
+pub(crate) async fn run_kernel(command: KernelCommand, ask: Ask) -> Result<(), Failure> {
+    let client = Client::connect(ask).await?;
     let images = manager(&client).await?;
     match command {
         KernelCommand::List(args) => {
-            let rows = images.list_kernels(available(&args)).await?;
+            let rows: Vec<Dict> = client.call(images.inner(), "ListKernels", &(available(&args),)).await?;
             table(&rows, args.json)
         }
         KernelCommand::Pull { name } => {
-            let job = images.pull_kernel(&name, Dict::new()).await?;
+            let job = client.call(images.inner(), "PullKernel", &(&name, Dict::new())).await?;
             pulled(&client, job, &name).await
         }
         KernelCommand::Delete { name } => {
-            images.delete_kernel(&name, Dict::new()).await?;
+            client.call::<_, ()>(images.inner(), "DeleteKernel", &(&name, Dict::new())).await?;
             out(&format!("{name} deleted\n"))
         }
     }

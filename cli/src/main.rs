@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod authorize;
 mod client;
 mod doctor;
 mod embedded;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use authorize::Ask;
 use error::{Failure, code};
 
 /// Throw-away Linux machines in one command.
@@ -27,6 +29,9 @@ use error::{Failure, code};
 #[derive(Parser)]
 #[command(name = "banger", version, propagate_version = false, after_help = EXIT_CODES)]
 struct Cli {
+    /// Never ask for a password: be refused instead
+    #[arg(long, global = true)]
+    no_ask: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,10 +66,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let ask = if cli.no_ask { Ask::Nobody } else { Ask::Terminal };
     let outcome = match cli.command {
         Command::Embedded => return embedded::serve(),
         command => runtime().and_then(|runtime| {
-            let outcome = runtime.block_on(run(command));
+            let outcome = runtime.block_on(run(command, ask));
             // A read of the terminal may still be waiting on a worker thread: it is not waited for, as a drop would.
             runtime.shutdown_background();
             outcome
@@ -80,11 +86,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-async fn run(command: Command) -> Result<u8, Failure> {
+async fn run(command: Command, ask: Ask) -> Result<u8, Failure> {
     match command {
-        Command::Vm { command } => vm::run(command).await,
-        Command::Image { command } => image::run_image(command).await.map(|()| code::OK),
-        Command::Kernel { command } => image::run_kernel(command).await.map(|()| code::OK),
+        Command::Vm { command } => vm::run(command, ask).await,
+        Command::Image { command } => image::run_image(command, ask).await.map(|()| code::OK),
+        Command::Kernel { command } => image::run_kernel(command, ask).await.map(|()| code::OK),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Embedded => Ok(code::OK),
     }

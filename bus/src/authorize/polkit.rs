@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use banger_schemas::action::{ALL, Action};
+use banger_schemas::action::{ALL, Action, Defaults};
 use banger_schemas::error::{Error, Kind, Result};
 use nix::unistd::User;
 use zbus::proxy::MethodFlags;
@@ -63,9 +63,9 @@ impl Polkit {
         if caller.uid == 0 || self.is_peer(caller, action) {
             return Ok(());
         }
-        if action.policy.is_none() {
+        let Some(policy) = &action.policy else {
             return Err(not_authorized(format!("only services of banger may do this ({})", action.id)));
-        }
+        };
         let _place = self.questions.place(caller)?;
         let (authorized, challenge, _) = if caller.interactive {
             self.ask_a_person(caller, action, details).await?
@@ -75,11 +75,7 @@ impl Polkit {
         };
         match (authorized, challenge) {
             (true, _) => Ok(()),
-            (false, true) => Err(not_authorized(format!(
-                "an administrator may allow it ({}): run this in a terminal to be asked for a password, or join the \
-                 group banger (sudo usermod -aG banger $USER)",
-                action.id
-            ))),
+            (false, true) => Err(not_authorized(challenged(action, policy.defaults))),
             (false, false) => Err(not_authorized(format!("you may not do this on this host ({})", action.id))),
         }
     }
@@ -117,6 +113,20 @@ impl Polkit {
 impl Authorizer for Polkit {
     fn check<'a>(&'a self, caller: &'a Caller, action: &'static Action, details: Details<'a>) -> Answer<'a> {
         Box::pin(self.decide(caller, action, details))
+    }
+}
+
+/// What would help who could be asked for a password, and was not.
+fn challenged(action: &Action, defaults: Defaults) -> String {
+    let id = action.id;
+    match defaults {
+        Defaults::Sandbox => format!(
+            "an administrator may allow it ({id}): run this in a terminal to be asked for a password, or join the \
+             group banger (sudo usermod -aG banger $USER)"
+        ),
+        Defaults::Host => {
+            format!("it takes an administrator ({id}): run this in a terminal to be asked for a password, or with sudo")
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::size::{self, Mib};
 use banger_schemas::vms::{self, Port, Spec, VmProxy};
 use banger_schemas::{ImageName, VmName};
+use zbus::wire::OwnedObjectPath;
 
 use super::show;
 use crate::client::Client;
@@ -86,7 +87,8 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
     // Names this request on the bus: whoever repeats it gets this machine and no second one.
     let token = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
     let options = DictBuilder::default().set("token", token).build();
-    let (path, job) = vms.create(machine.spec(start, ephemeral).to_dict(), options).await?;
+    let (path, job): (OwnedObjectPath, OwnedObjectPath) =
+        client.call(vms.inner(), "Create", &(machine.spec(start, ephemeral).to_dict(), options)).await?;
     let mut interrupts = Interrupts::listen()?;
     let vm = client.vm_at(path).await?;
     spec_line(&vms, &vm).await?;

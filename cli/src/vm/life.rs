@@ -3,7 +3,6 @@
 use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::vms;
 use futures_util::future::join_all;
-use zbus::wire::OwnedObjectPath;
 
 use crate::client::Client;
 use crate::error::{Failure, code};
@@ -27,27 +26,23 @@ pub(crate) struct StopArgs {
 }
 
 pub(crate) async fn start(client: &Client, refs: Refs) -> Result<u8, Failure> {
-    each(client, refs, "started", async |vm| vm.start(Dict::new()).await).await
+    each(client, refs, "started", "Start", &Dict::new()).await
 }
 
 pub(crate) async fn stop(client: &Client, args: StopArgs) -> Result<u8, Failure> {
-    let grace = args.grace * 1000;
-    each(client, args.refs, "stopped", async |vm| vm.stop(DictBuilder::default().set("grace-ms", grace).build()).await)
-        .await
+    let options = DictBuilder::default().set("grace-ms", args.grace * 1000).build();
+    each(client, args.refs, "stopped", "Stop", &options).await
 }
 
 pub(crate) async fn delete(client: &Client, refs: Refs) -> Result<u8, Failure> {
-    each(client, refs, "deleted", async |vm| vm.delete(Dict::new()).await).await
+    each(client, refs, "deleted", "Delete", &Dict::new()).await
 }
 
 /// Does the same to all, at once; a failure of one does not keep the others.
-async fn each<F>(client: &Client, refs: Refs, done: &str, verb: F) -> Result<u8, Failure>
-where
-    F: AsyncFn(vms::VmProxy<'static>) -> zbus::Result<OwnedObjectPath>,
-{
+async fn each(client: &Client, refs: Refs, done: &str, verb: &'static str, options: &Dict) -> Result<u8, Failure> {
     let one = async |reference: &str| {
         let vm = client.vm(reference).await?;
-        let job = verb(vm).await?;
+        let job = client.call(vm.inner(), verb, &(options,)).await?;
         progress::wait(&client.bus, vms::NAME, job).await.map(drop)
     };
     let outcomes = join_all(refs.vms.iter().map(|r| one(r))).await;

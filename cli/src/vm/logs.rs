@@ -21,8 +21,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(client: &Client, args: Args) -> Result<(), Failure> {
     let vm = client.vm(&args.vm).await?;
     let options = DictBuilder::default().set("follow", args.follow).build();
-    let console: OwnedFd = vm.console(options).await?.into();
-    let mut console = tokio::fs::File::from_std(std::fs::File::from(console));
+    let console: zbus::wire::OwnedFd = client.call(vm.inner(), "Console", &(options,)).await?;
+    let mut console = tokio::fs::File::from_std(std::fs::File::from(OwnedFd::from(console)));
     let mut buffer = vec![0; 16 * 1024];
     let mut partial = Vec::new();
     loop {

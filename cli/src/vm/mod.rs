@@ -10,6 +10,7 @@ mod show;
 
 use clap::Subcommand;
 
+use crate::authorize::Ask;
 use crate::client::Client;
 use crate::error::{Failure, code};
 
@@ -37,14 +38,14 @@ pub(crate) enum Command {
     Logs(logs::Args),
 }
 
-pub(crate) async fn run(command: Command) -> Result<u8, Failure> {
+pub(crate) async fn run(command: Command, ask: Ask) -> Result<u8, Failure> {
     // What needs no service is done without one.
     if let Command::Run(args) = &command
         && args.is_dry_run()
     {
         return args.dry_run();
     }
-    let client = Client::connect().await?;
+    let client = Client::connect(ask).await?;
     match command {
         Command::Run(args) => run::run(&client, args).await,
         Command::Create(args) => create::run(&client, args).await.map(|()| code::OK),

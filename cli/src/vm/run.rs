@@ -159,6 +159,6 @@ async fn bring(client: &Client, vm: &str, workspace: Workspace) -> Result<(), Fa
 }
 
 async fn remove(client: &Client, made: &Made) -> Result<(), Failure> {
-    let job = made.vm.delete(Dict::new()).await?;
+    let job = client.call(made.vm.inner(), "Delete", &(Dict::new(),)).await?;
     progress::wait(&client.bus, vms::NAME, job).await.map(drop)
 }
