@@ -77,6 +77,9 @@ pub enum Backend {
     QemuTcg,
     /// QEMU `microvm` under KVM.
     QemuKvm,
+    /// Firecracker, which is always under KVM. It looks its TAP up by name, so nobody else may hold the TAP that comes
+    /// with the launch: its sender lets go of it once it is sent.
+    Firecracker,
 }
 
 impl Backend {
@@ -84,6 +87,7 @@ impl Backend {
         match self {
             Backend::QemuTcg => "qemu-tcg",
             Backend::QemuKvm => "qemu-kvm",
+            Backend::Firecracker => "firecracker",
         }
     }
 }
@@ -178,6 +182,9 @@ mod tests {
         let status = Event::Status(Status { generation: 3, phase: Phase::Exited(exit), vmm_pid: None });
         assert_eq!(encode(&status).unwrap(), b"\x02\x03\x04\x01\x09\x01m\x00");
         assert_eq!(encode(&Hello::default()).unwrap(), b"\x01\x01");
+        for (byte, backend) in [Backend::QemuTcg, Backend::QemuKvm, Backend::Firecracker].iter().enumerate() {
+            assert_eq!(encode(backend).unwrap(), [u8::try_from(byte).unwrap()]);
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ async fn bare(banger: &Banger) -> Duration {
     let mut machine = vmm.launch(&launch, files).await.unwrap();
     // Somebody has to read it, or the guest waits for the console.
     let console = tokio::spawn(async move { tokio::io::copy(&mut machine.console, &mut tokio::io::sink()).await });
-    hello(&mut machine.agent).await;
+    hello(&mut machine.agent.connect().await.unwrap()).await;
     let took = begun.elapsed();
 
     machine.child.kill().await.unwrap();

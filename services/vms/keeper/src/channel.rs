@@ -22,7 +22,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use tokio_util::task::TaskTracker;
 use yamux::ConnectionError;
 
-use crate::fds;
+use crate::backend::{Agent, Unreachable};
 use crate::pump::pump;
 
 /// A frame's payload: what the agent reads at a time.
@@ -40,6 +40,8 @@ type Opened = Result<yamux::Stream, String>;
 pub(crate) enum End {
     /// The VMM closed it: it is ending.
     Closed,
+    /// The guest has stopped, and its VMM goes on.
+    Halted,
     /// What came is no protocol of ours; a sentence.
     Nonsense(String),
 }
@@ -85,16 +87,13 @@ impl Channel {
     }
 
     /// Keeps the channel going until it ends. `answered` is called whenever the agent came or went.
-    pub(crate) async fn run(&self, transport: UnixStream, answered: impl Fn(bool)) -> End {
+    pub(crate) async fn run(&self, agent: Agent, answered: impl Fn(bool)) -> End {
         let Some(mut inbox) = self.inbox.borrow_mut().take() else { return End::Closed };
         let set = |now: bool| {
             self.answered.set(now);
             answered(now);
         };
-        let end = match connections(transport, &mut inbox, &set).await {
-            Ok(end) => end,
-            Err(_) => End::Closed,
-        };
+        let end = connections(agent, &mut inbox, &set).await;
         self.answered.set(false);
         end
     }
@@ -102,37 +101,44 @@ impl Channel {
 
 /// One connection after the other: an agent that closes its side in order is greeted anew.
 async fn connections(
-    transport: UnixStream,
+    mut agent: Agent,
     inbox: &mut mpsc::Receiver<oneshot::Sender<Opened>>,
     answered: &impl Fn(bool),
-) -> io::Result<End> {
-    let transport = transport.into_std()?;
+) -> End {
     for generation in 1.. {
-        // The connection takes its transport with it, so each gets a descriptor of its own. What it has read ahead
-        // is the old agent's, and worth nothing to the next.
-        let stream = UnixStream::from_std(transport.try_clone()?)?;
+        let stream = match agent.connect().await {
+            Ok(stream) => stream,
+            Err(Unreachable::Closed) => break,
+            Err(Unreachable::Halted) => return End::Halted,
+        };
+        // What it has read ahead is the old agent's, and worth nothing to the next.
         let mut stream = BufStream::with_capacity(FRAME, 2 * FRAME, stream);
-        let hello = greet(&mut stream, generation).await?;
-        if hello.version == 0 {
-            let newest = hello.newest;
-            return Ok(End::Nonsense(format!(
-                "the agent in the guest speaks version {newest} of the protocol at most, which this keeper does not"
-            )));
-        }
-        answered(true);
-        match multiplex(stream, inbox).await {
-            Ok(()) => tokio::time::sleep(SLOWLY).await,
-            Err(ConnectionError::Io(_) | ConnectionError::Decode(yamux::FrameDecodeError::Io(_))) => {
-                return Ok(End::Closed);
+        let broke_off = match greet(&mut stream, generation).await {
+            Err(_) => true,
+            Ok(AgentHello { version: 0, newest, .. }) => {
+                return End::Nonsense(format!(
+                    "the agent in the guest speaks version {newest} of the protocol at most, which this keeper does not"
+                ));
             }
-            Err(error) => return Ok(End::Nonsense(format!("the agent broke the protocol: {error}"))),
+            Ok(_) => {
+                answered(true);
+                match multiplex(stream, inbox).await {
+                    Ok(()) => false,
+                    Err(ConnectionError::Io(_) | ConnectionError::Decode(yamux::FrameDecodeError::Io(_))) => true,
+                    Err(error) => return End::Nonsense(format!("the agent broke the protocol: {error}")),
+                }
+            }
+        };
+        if broke_off && agent.ends_with_its_stream() {
+            break;
         }
-        if fds::hung_up(&transport) {
+        tokio::time::sleep(SLOWLY).await;
+        if agent.is_closed() {
             break;
         }
         answered(false);
     }
-    Ok(End::Closed)
+    End::Closed
 }
 
 /// Says hello and looks for the answer to it.

@@ -1,6 +1,6 @@
 //! Descriptors as the kernel numbers them: the inherited listener, and what the VMM inherits.
 //!
-//! The only module (with `tsc`) that holds unsafe code.
+//! The only module (with `tsc` and `tap`) that holds unsafe code.
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
@@ -39,6 +40,25 @@ pub fn inherited_listener() -> io::Result<OwnedFd> {
 /// and ties the child's life to this process.
 pub(crate) fn inherit(command: &mut Command, passed: Vec<OwnedFd>) {
     before_exec(command, parent_bound(getpid(), passed));
+}
+
+/// Lets the child run in a network namespace of ours, without any right over it. Called before [`inherit`]: entering
+/// undoes what that says of the parent's death (prctl(2), `PR_SET_PDEATHSIG`).
+pub(crate) fn enter(command: &mut Command, namespaces: Namespaces) {
+    before_exec(command, move || {
+        if let Some(user) = &namespaces.user {
+            setns(user, CloneFlags::CLONE_NEWUSER)?;
+        }
+        setns(&namespaces.network, CloneFlags::CLONE_NEWNET)?;
+        drop_capabilities()
+    });
+}
+
+/// A network namespace, and the user namespace that owns it unless this process is in it already.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    pub(crate) user: Option<OwnedFd>,
+    pub(crate) network: OwnedFd,
 }
 
 fn parent_bound(parent: Pid, passed: Vec<OwnedFd>) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
@@ -74,9 +94,24 @@ fn close_others() -> io::Result<()> {
     }
 }
 
+/// With `no_new_privs`, which [`inherit`] sets, exec gives none back.
+#[allow(unsafe_code, reason = "a call that nix does not wrap")]
+fn drop_capabilities() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: two words for each of the three sets (capget(2)).
+    const VERSION: u32 = 0x2008_0522;
+    let header = [VERSION, 0];
+    let none = [0u32; 6];
+    // SAFETY: both arrays are laid out as the structs of this version and live over the call, which only reads them.
+    match unsafe { nix::libc::syscall(nix::libc::SYS_capset, header.as_ptr(), none.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[allow(unsafe_code, reason = "code between fork and exec")]
 fn before_exec(command: &mut Command, step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-    // SAFETY: the only caller passes `parent_bound`, which makes system calls and neither allocates nor locks.
+    // SAFETY: the callers pass `parent_bound` and what `enter` does, which make system calls and neither allocate nor
+    // lock.
     unsafe { command.pre_exec(step) };
 }
 

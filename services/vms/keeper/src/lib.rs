@@ -12,6 +12,7 @@ mod fds;
 mod life;
 mod pump;
 pub mod server;
+mod tap;
 pub mod tsc;
 mod vm;
 

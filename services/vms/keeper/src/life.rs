@@ -80,6 +80,8 @@ async fn watch_over(vm: Rc<Vm>, channel: tokio::task::JoinHandle<End>, lease: Op
     let (cause, why) = tokio::select! {
         end = channel => match end {
             Ok(End::Nonsense(what)) => (ExitCause::Agent, Some(what)),
+            // As a VMM ends whose guest has powered off.
+            Ok(End::Halted) => (ExitCause::Status(0), None),
             Ok(End::Closed) => {
                 tokio::time::sleep(ENDING).await;
                 (ExitCause::Agent, Some("the VMM closed the guest's channel and went on".into()))
@@ -95,10 +97,10 @@ async fn watch_over(vm: Rc<Vm>, channel: tokio::task::JoinHandle<End>, lease: Op
 async fn until_gone(
     vm: &Rc<Vm>,
     mut child: Child,
-    control: Box<dyn Control>,
+    mut control: Option<Box<dyn Control>>,
     mut orders: mpsc::Receiver<Order>,
 ) -> (Option<ExitStatus>, Option<(ExitCause, Option<String>)>) {
-    let mut control = Some(control);
+    let killed = control.is_none();
     let mut ended = None;
     let mut deadline = None::<Instant>;
     loop {
@@ -119,7 +121,7 @@ async fn until_gone(
                     if let Some(control) = control.take() {
                         spawn_local(quit(vm.clone(), control));
                     }
-                    false
+                    killed
                 }
                 Some(Order::Kill(cause, why)) => {
                     ended = ended.or(Some((cause, why)));
@@ -145,7 +147,7 @@ async fn quit(vm: Rc<Vm>, mut control: Box<dyn Control>) {
 }
 
 /// The last of what was written, as text without control characters.
-async fn tail(mut from: impl AsyncRead + Unpin) -> String {
+pub(crate) async fn tail(mut from: impl AsyncRead + Unpin) -> String {
     let mut kept = VecDeque::new();
     let mut chunk = [0; MESSAGE];
     while let Ok(got @ 1..) = from.read(&mut chunk).await {

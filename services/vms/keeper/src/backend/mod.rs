@@ -2,12 +2,16 @@
 //!
 //! A backend knows its VMM's command line and API; what a VM's life means is not its business.
 
+mod agent;
+pub mod firecracker;
+mod kernel;
 mod process;
 pub mod qemu;
 
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
 
 use banger_schemas::keeper::{Backend as Kind, Launch};
 use futures_util::future::LocalBoxFuture;
@@ -16,6 +20,7 @@ use tokio::net::unix::pipe;
 use tokio::process::Child;
 
 use crate::tsc::Tsc;
+pub use agent::{Agent, Unreachable};
 
 /// What a VM is made of, all of it opened by somebody else.
 #[derive(Debug)]
@@ -31,9 +36,9 @@ pub struct Files {
 /// A running VMM and what connects it to its keeper. Everything that comes out of it is hostile.
 pub struct Machine {
     pub child: Child,
-    pub control: Box<dyn Control>,
-    /// The byte stream to the guest's agent.
-    pub agent: UnixStream,
+    /// None: it ends by being killed.
+    pub control: Option<Box<dyn Control>>,
+    pub agent: Agent,
     /// What the guest writes to its serial port.
     pub console: UnixStream,
     /// What the VMM itself has to say.
@@ -48,7 +53,8 @@ impl fmt::Debug for Machine {
 
 /// A kind of VMM.
 pub trait Backend {
-    /// Starts the VMM; done when its process runs.
+    /// Starts the VMM; done when its process runs and needs nothing more to run the guest. Of one that fails nothing
+    /// is left.
     fn launch<'a>(&'a self, launch: &'a Launch, files: Files) -> LocalBoxFuture<'a, io::Result<Machine>>;
 }
 
@@ -62,5 +68,13 @@ pub trait Control {
 pub fn of(kind: Kind, tsc: Tsc) -> Box<dyn Backend> {
     match kind {
         Kind::QemuTcg | Kind::QemuKvm => Box::new(qemu::Qemu { tsc }),
+        Kind::Firecracker => Box::new(firecracker::Firecracker),
     }
+}
+
+/// Our end of a stream, known to the runtime, and the VMM's.
+fn pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
 }

@@ -2,25 +2,49 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Stdio;
 
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use crate::fds;
+use crate::fds::{self, Namespaces};
 
-/// Starts `program` with `passed` under the numbers they have here. What it prints comes out of the pipe.
-pub(super) fn spawn(program: &str, arguments: &[String], passed: Vec<OwnedFd>) -> io::Result<(Child, pipe::Receiver)> {
+/// What a VMM finds around it.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    /// The folder it is in.
+    pub(super) folder: &'a Path,
+    /// Where its standard output goes, if that is not one of its messages.
+    pub(super) stdout: Option<OwnedFd>,
+    /// The network it sees, if that is not ours.
+    pub(super) namespaces: Option<Namespaces>,
+}
+
+/// Starts `program` with `passed` under the numbers they have here. Its messages come out of the pipe.
+pub(super) fn spawn(
+    program: &str,
+    arguments: &[String],
+    passed: Vec<OwnedFd>,
+    surroundings: Surroundings<'_>,
+) -> io::Result<(Child, pipe::Receiver)> {
     let (messages, printed) = io::pipe()?;
+    let stdout = match surroundings.stdout {
+        Some(stdout) => Stdio::from(stdout),
+        None => Stdio::from(printed.try_clone()?),
+    };
     let mut command = Command::new(program);
     command
         .args(arguments)
         .env_clear()
-        .current_dir("/")
+        .current_dir(surroundings.folder)
         .stdin(Stdio::null())
-        .stdout(printed.try_clone()?)
+        .stdout(stdout)
         .stderr(printed)
         .kill_on_drop(true);
+    if let Some(namespaces) = surroundings.namespaces {
+        fds::enter(&mut command, namespaces);
+    }
     fds::inherit(&mut command, passed);
     let child = command.spawn()?;
     Ok((child, pipe::Receiver::from_owned_fd(messages.into())?))

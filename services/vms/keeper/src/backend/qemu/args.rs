@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 
 use banger_schemas::keeper::{Backend, Launch};
 
+use crate::backend::kernel;
+
 /// Where QEMU finds each thing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbers {
@@ -57,17 +59,14 @@ pub(super) fn arguments(launch: &Launch, fds: &Numbers, tsc_khz: Option<u32>) ->
 fn machine(args: &mut Args, launch: &Launch) {
     // ACPI announces the virtio devices, since Debian's kernels take none from the command line; without the RTC
     // the guest waits two seconds for it and begins in 1970.
-    match launch.backend {
-        Backend::QemuTcg => {
-            args.add("-M", "microvm,acpi=on,rtc=on,pit=off");
-            args.add("-accel", "tcg,thread=multi");
-            args.add("-cpu", "max");
-        }
-        Backend::QemuKvm => {
-            args.add("-M", "microvm,acpi=on,rtc=on");
-            args.add("-accel", "kvm");
-            args.add("-cpu", "host");
-        }
+    if launch.backend == Backend::QemuTcg {
+        args.add("-M", "microvm,acpi=on,rtc=on,pit=off");
+        args.add("-accel", "tcg,thread=multi");
+        args.add("-cpu", "max");
+    } else {
+        args.add("-M", "microvm,acpi=on,rtc=on");
+        args.add("-accel", "kvm");
+        args.add("-cpu", "host");
     }
     args.add("-smp", launch.vcpus.to_string());
     args.add("-m", format!("{}M", launch.memory_mib));
@@ -78,9 +77,7 @@ fn machine(args: &mut Args, launch: &Launch) {
 }
 
 fn kernel_arguments(backend: Backend, tsc_khz: Option<u32>) -> String {
-    // An AppArmor in the guest's kernel without its tools in the image keeps container engines from starting.
-    // Not `quiet`: the first line on the console is what tells a slow boot from a kernel that never ran.
-    let mut line = "console=ttyS0 loglevel=6 reboot=t panic=1 cryptomgr.notests apparmor=0".to_owned();
+    let mut line = format!("{} reboot=t", kernel::ARGUMENTS);
     if backend == Backend::QemuTcg {
         // Emulated timers are too uneven for the kernel's own calibration: one boot in four hangs in it.
         if let Some(khz) = tsc_khz {

@@ -4,15 +4,16 @@ mod args;
 mod qmp;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use banger_schemas::keeper::{Backend as Kind, Launch};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::net::UnixStream;
 
-use super::{Backend, Control, Files, Machine, process};
+use super::process::{self, Surroundings};
+use super::{Agent, Backend, Control, Files, Machine, pair};
 use crate::tsc::Tsc;
 use args::Numbers;
 use qmp::Qmp;
@@ -26,10 +27,7 @@ pub struct Qemu {
 impl Backend for Qemu {
     fn launch<'a>(&'a self, launch: &'a Launch, files: Files) -> LocalBoxFuture<'a, io::Result<Machine>> {
         async move {
-            let tsc_khz = match launch.backend {
-                Kind::QemuTcg => self.tsc.khz().await,
-                Kind::QemuKvm => None,
-            };
+            let tsc_khz = if launch.backend == Kind::QemuTcg { self.tsc.khz().await } else { None };
             start(launch, files, tsc_khz)
         }
         .boxed_local()
@@ -61,13 +59,8 @@ fn start(launch: &Launch, files: Files, tsc_khz: Option<u32>) -> io::Result<Mach
     let mut passed = vec![files.kernel, files.initramfs, files.image, files.system, files.work];
     passed.extend(files.tap);
     passed.extend([agent_vmm, console_vmm, qmp_vmm]);
-    let (child, messages) = process::spawn(&launch.vmm, &arguments, passed)?;
-    Ok(Machine { child, control: Box::new(Qmp::new(qmp)), agent, console, messages })
-}
-
-/// Our end, known to the runtime, and the VMM's.
-fn pair() -> io::Result<(UnixStream, OwnedFd)> {
-    let (ours, theirs) = StdUnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    Ok((UnixStream::from_std(ours)?, theirs.into()))
+    let surroundings = Surroundings { folder: Path::new("/"), stdout: None, namespaces: None };
+    let (child, messages) = process::spawn(&launch.vmm, &arguments, passed, surroundings)?;
+    let agent = Agent::Port(agent.into_std()?);
+    Ok(Machine { child, control: Some(Box::new(Qmp::new(qmp))), agent, console, messages })
 }

@@ -1,0 +1,111 @@
+//! Firecracker: told what to run over its API, ended by being killed, since it has nothing in hand that must be put away.
+//!
+//! Its own seccomp filters stay on.
+
+mod api;
+mod requests;
+mod vsock;
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_schemas::keeper::Launch;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tempfile::TempDir;
+use tokio::net::unix::pipe;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use super::process::{self, Surroundings};
+use super::{Agent, Backend, Files, Machine, pair};
+use crate::{life, tap};
+use api::Api;
+use requests::{Places, Request, requests};
+pub use vsock::Vsock;
+
+/// For all of a start, from the process to the answer that the guest runs: less than a supervisor waits for it.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// A VMM whose API broke off is ending by itself, or must be ended.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// Firecracker.
+#[derive(Debug)]
+pub struct Firecracker;
+
+impl Backend for Firecracker {
+    fn launch<'a>(&'a self, launch: &'a Launch, files: Files) -> LocalBoxFuture<'a, io::Result<Machine>> {
+        start(launch, files).boxed_local()
+    }
+}
+
+async fn start(launch: &Launch, files: Files) -> io::Result<Machine> {
+    // Two sockets are in it for the time of the start; then nothing of the VM is found by a name.
+    let folder = private_folder()?;
+    let tap = files.tap.map(tap::place).transpose()?;
+    let (tap, namespaces) = tap.map_or((None, None), |place| (Some(place.name), place.namespaces));
+    let places = Places {
+        kernel: files.kernel.as_raw_fd(),
+        initramfs: files.initramfs.as_raw_fd(),
+        image: files.image.as_raw_fd(),
+        system: files.system.as_raw_fd(),
+        work: files.work.as_raw_fd(),
+        tap,
+    };
+    let passed = vec![files.kernel, files.initramfs, files.image, files.system, files.work];
+    let (console, stdout) = pair()?;
+    let surroundings = Surroundings { folder: folder.path(), stdout: Some(stdout), namespaces };
+    let (mut child, messages) = process::spawn(&launch.vmm, &arguments(), passed, surroundings)?;
+    let requests = requests(launch, &places);
+    let told = tokio::select! {
+        told = timeout(PATIENCE, tell(folder.path(), &requests)) => {
+            told.unwrap_or_else(|_| Err(io::Error::other(format!("it did not start in {} s", PATIENCE.as_secs()))))
+        }
+        status = child.wait() => status.and_then(|status| Err(io::Error::other(format!("it ended with {status}")))),
+    };
+    match told {
+        Ok(vsock) => Ok(Machine { child, control: None, agent: Agent::Vsock(vsock), console, messages }),
+        Err(error) => Err(failed(child, messages, error).await),
+    }
+}
+
+/// `$RUNTIME_DIRECTORY` is the unit's own (systemd.exec(5)); elsewhere nobody but us may enter what we make.
+fn private_folder() -> io::Result<TempDir> {
+    let parent = std::env::var_os("RUNTIME_DIRECTORY").map_or_else(std::env::temp_dir, PathBuf::from);
+    tempfile::Builder::new().prefix("banger-vm-").permissions(Permissions::from_mode(0o700)).tempdir_in(parent)
+}
+
+/// The console has stdout for itself; the log goes where errors go.
+fn arguments() -> Vec<String> {
+    let words = ["--api-sock", api::SOCKET, "--log-path", "/proc/self/fd/2", "--level", "Error"];
+    words.map(str::to_owned).to_vec()
+}
+
+async fn tell(folder: &Path, requests: &[Request]) -> io::Result<Vsock> {
+    let mut api = Api::of(&File::open(folder)?).await?;
+    for request in requests {
+        api.put(request).await?;
+    }
+    Vsock::at(&folder.join(requests::VSOCK))
+}
+
+/// Ends a VMM that did not start, and says why it did not.
+async fn failed(mut child: Child, messages: pipe::Receiver, error: io::Error) -> io::Error {
+    let ended = timeout(ENDING, child.wait()).await;
+    let mut what = match ended {
+        Ok(Ok(status)) => format!("it ended with {status}, {error}"),
+        _ => error.to_string(),
+    };
+    // A process that cannot be killed has ended.
+    let _ = child.kill().await;
+    let said = timeout(ENDING, life::tail(messages)).await.unwrap_or_default();
+    if !said.is_empty() {
+        what.push_str(": ");
+        what.push_str(&said);
+    }
+    io::Error::new(error.kind(), what)
+}
