@@ -66,23 +66,42 @@ pub fn encode_frame<T: bincode::Encode>(message: &T) -> Result<Vec<u8>, CodecErr
 /// Collects bytes of a stream and gives back whole messages.
 #[derive(Debug, Default)]
 pub struct Deframer {
+    /// What arrived and was not taken yet is `start..end` of it.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
 }
 
 impl Deframer {
-    /// Adds bytes that arrived.
-    pub fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+    /// Where the next bytes may be put, at least for a whole frame; [`Deframer::arrived`] says how many came.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.room_for(PREFIX + MAX_MESSAGE)
+    }
+
+    fn room_for(&mut self, length: usize) -> &mut [u8] {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() < self.end + length {
+            self.buffer.resize(self.end + length, 0);
         }
-        self.buffer.extend_from_slice(bytes);
+        &mut self.buffer[self.end..]
+    }
+
+    /// So many bytes were put into [`Deframer::room`].
+    pub fn arrived(&mut self, length: usize) {
+        self.end = self.buffer.len().min(self.end + length);
+    }
+
+    /// Adds bytes that arrived elsewhere.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.room_for(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.arrived(bytes.len());
     }
 
     /// The next whole message, or `None` when more bytes are needed.
     pub fn take<T: bincode::Decode<()>>(&mut self) -> Result<Option<T>, CodecError> {
-        let rest = &self.buffer[self.start..];
+        let rest = &self.buffer[self.start..self.end];
         let Some((prefix, body)) = rest.split_first_chunk::<PREFIX>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
         if length > MAX_MESSAGE {
@@ -96,11 +115,12 @@ impl Deframer {
 
     /// Whether the stream may end here: nothing half received.
     pub fn is_empty(&self) -> bool {
-        self.buffer.len() == self.start
+        self.start == self.end
     }
 
     /// Bytes received and not yet taken, for handing the stream to another reader.
     pub fn into_rest(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.end);
         self.buffer.split_off(self.start)
     }
 }

@@ -17,13 +17,11 @@ impl From<CodecError> for io::Error {
 pub struct FrameReader<R> {
     stream: R,
     deframer: Deframer,
-    // Small reads cost ten times under emulation, so one read takes what a whole frame of data may need.
-    chunk: Box<[u8]>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
-        FrameReader { stream, deframer: Deframer::default(), chunk: vec![0; 64 * 1024].into_boxed_slice() }
+        FrameReader { stream, deframer: Deframer::default() }
     }
 
     /// The next message; `None` at a clean end. An end inside a message is an error.
@@ -32,7 +30,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(message) = self.deframer.take()? {
                 return Ok(Some(message));
             }
-            let read = match self.stream.read(&mut self.chunk).await {
+            let read = match self.stream.read(self.deframer.room()).await {
                 // A unix socket says so, behind all that it brought, when its peer left something unread: an end.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
                 read => read?,
@@ -40,7 +38,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             match read {
                 0 if self.deframer.is_empty() => return Ok(None),
                 0 => return Err(CodecError::Truncated.into()),
-                n => self.deframer.push(&self.chunk[..n]),
+                n => self.deframer.arrived(n),
             }
         }
     }
