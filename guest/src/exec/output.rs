@@ -16,6 +16,9 @@ use super::process::{Outputs, Source};
 use super::running::Group;
 use crate::wire::Wire;
 
+/// With all headers no more than 64 KiB, since the port takes 32 KiB at a time, and each time costs the guest as much
+/// as copying them does.
+const READ: usize = MAX_DATA - 32;
 /// A background process may hold the pipes of a command that ended: after so much silence nobody waits for it.
 const SILENCE: Duration = Duration::from_millis(250);
 /// And where it is not silent: everything that the command itself wrote fits into two pipes, the largest of which
@@ -101,7 +104,7 @@ impl Stream {
     /// Cancel safe: bytes are taken out of the pipe only by a read that completes.
     async fn next(&mut self) -> Option<ExecOutput> {
         let Some(source) = &mut self.source else { return std::future::pending().await };
-        let mut bytes = Vec::with_capacity(MAX_DATA);
+        let mut bytes = Vec::with_capacity(READ);
         match source.read_buf(&mut bytes).await {
             Ok(length) if length > 0 => Some((self.frame)(bytes)),
             // A pipe that cannot be read any more has ended too.
