@@ -80,7 +80,7 @@ impl Host {
 
     fn wait(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         within(BOOT, what, || {
-            let console = || std::fs::read_to_string(self.folder.console()).unwrap_or_default();
+            let console = || std::fs::read_to_string(self.folder.place().console()).unwrap_or_default();
             assert!(!self.container.has_ended(), "the host has ended: {}", console());
             holds(self)
         });
@@ -156,7 +156,7 @@ impl Host {
 
     /// Where on the machine it keeps what it writes.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.folder.place().path()
     }
 
     /// The host's processes have this one as their first: for measurements from outside.
@@ -213,9 +213,10 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.power_off();
         let ended = patiently(Duration::from_secs(10), || self.container.has_ended());
-        let left = [leftovers::processes(self.folder.path()), leftovers::mounts(self.folder.path())].concat();
+        let left =
+            [leftovers::processes(self.folder.place().path()), leftovers::mounts(self.folder.place().path())].concat();
         if std::thread::panicking() {
-            println!("the host's journal and console are in {}", evidence::keep(&self.folder).display());
+            println!("the host's journal and console are in {}", evidence::keep(self.folder.place()).display());
             println!("left of the host: {left:#?}");
         } else {
             assert!(ended && left.is_empty(), "left of the host: {left:#?}");

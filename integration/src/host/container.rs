@@ -55,13 +55,13 @@ pub(super) struct Container {
 
 impl Container {
     pub(super) fn start(base: &Path, folder: &Folder, dist: &Path, bus: Bus) -> Self {
-        let console = File::create(folder.console()).unwrap();
+        let console = File::create(folder.place().console()).unwrap();
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
             .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
             .args(["sh", "-euc", PREPARE, "sh"])
-            .args([base, folder.path()])
+            .args([base, folder.place().path()])
             // Debian: the broker has replaced the daemon by this link.
             .arg(if bus == Bus::Daemon { "etc/systemd/system/dbus.service" } else { "" })
             .args(folder.groups())

@@ -1,19 +1,19 @@
-//! What is kept of a host whose test failed.
+//! What is kept of a host whose test failed, or was killed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::folder::Folder;
+use super::folder::Place;
 
 /// Keeps journal and console of a host that is down; where.
-pub(super) fn keep(folder: &Folder) -> PathBuf {
-    let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/failed-hosts").join(test);
+pub(super) fn keep(place: &Place) -> PathBuf {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/failed-hosts").join(place.test());
     std::fs::create_dir_all(&kept).unwrap();
-    std::fs::copy(folder.console(), kept.join("console.txt")).unwrap();
+    // A run that is killed early has no console yet.
+    std::fs::write(kept.join("console.txt"), std::fs::read(place.console()).unwrap_or_default()).unwrap();
     let journal = Command::new("journalctl")
         .arg("--directory")
-        .arg(folder.written().join("var/log/journal"))
+        .arg(place.journal())
         .args(["--no-pager", "--output=short-monotonic"])
         .output()
         .unwrap();

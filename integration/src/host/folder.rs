@@ -8,17 +8,51 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::cgroup;
+use super::{cgroup, evidence};
 use crate::{Who, catalog};
 
 const LOCK: &str = "lock";
+const TEST: &str = "test";
 
 /// Dropped, it is removed.
 #[derive(Debug)]
 pub(super) struct Folder {
-    path: PathBuf,
+    place: Place,
     groups: Vec<PathBuf>,
     _held: Flock<File>,
+}
+
+/// What lies where in a host's folder.
+#[derive(Debug)]
+pub(super) struct Place(PathBuf);
+
+impl Place {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What the host said before and after it had a journal.
+    pub(super) fn console(&self) -> PathBuf {
+        self.0.join("console")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.0.join("upper/var/log/journal")
+    }
+
+    /// The test that it was booted for.
+    pub(super) fn test(&self) -> String {
+        std::fs::read_to_string(self.0.join(TEST)).unwrap_or_else(|_| self.name())
+    }
+
+    fn name(&self) -> String {
+        self.0.file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    fn remove(&self) {
+        cgroup::remove(&self.name());
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
 }
 
 impl Folder {
@@ -35,35 +69,28 @@ impl Folder {
         }
         // The root of the host gets its mode from the upper one.
         std::fs::set_permissions(path.join("upper"), Permissions::from_mode(0o755)).unwrap();
+        let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+        std::fs::write(path.join(TEST), test).unwrap();
         let held = lock(&path.join(LOCK), FlockArg::LockExclusiveNonblock).expect("it is new");
-        let groups = cgroup::make(&name(&path));
-        Folder { path, groups, _held: held }
+        let place = Place(path);
+        let groups = cgroup::make(&place.name());
+        Folder { place, groups, _held: held }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The control groups that it is to run in.
     pub(super) fn groups(&self) -> &[PathBuf] {
         &self.groups
     }
-
-    /// What the host said before and after it had a journal.
-    pub(super) fn console(&self) -> PathBuf {
-        self.path.join("console")
-    }
-
-    /// What the host has written to its root.
-    pub(super) fn written(&self) -> PathBuf {
-        self.path.join("upper")
-    }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _turn = turn(self.path.parent().unwrap());
-        remove(&self.path);
+        let _turn = turn(self.place.path().parent().unwrap());
+        self.place.remove();
     }
 }
 
@@ -72,22 +99,16 @@ fn turn(hosts: &Path) -> Flock<File> {
     lock(&hosts.with_extension("lock"), FlockArg::LockExclusive).expect("it is waited for")
 }
 
-/// Removes the folders whose lock nobody holds. Their hosts died with the runs that booted them.
+/// Removes the folders whose lock nobody holds. Their hosts died with the runs that booted them, by a time limit most
+/// often.
 fn sweep(hosts: &Path) {
     for entry in std::fs::read_dir(hosts).unwrap().flatten() {
         if lock(&entry.path().join(LOCK), FlockArg::LockExclusiveNonblock).is_some() {
-            remove(&entry.path());
+            let place = Place(entry.path());
+            println!("a run was killed: journal and console of its host are in {}", evidence::keep(&place).display());
+            place.remove();
         }
     }
-}
-
-fn remove(folder: &Path) {
-    cgroup::remove(&name(folder));
-    std::fs::remove_dir_all(folder).unwrap();
-}
-
-fn name(folder: &Path) -> String {
-    folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 fn lock(path: &Path, how: FlockArg) -> Option<Flock<File>> {

@@ -49,6 +49,16 @@ fn a_command_gets_its_words_and_its_stdin_and_gives_its_code_and_its_output() {
     assert_eq!((output.code, output.stdout.as_str()), (3, "up\ncaught\n"));
 }
 
+/// What was kept of this test's host; taken away, since the test is a good one.
+fn kept_journal() -> String {
+    let name = std::thread::current().name().unwrap().replace("::", "-");
+    let kept = dist().join("../failed-hosts").join(name);
+    assert!(kept.join("console.txt").exists());
+    let journal = std::fs::read_to_string(kept.join("journal.txt")).unwrap();
+    std::fs::remove_dir_all(kept).unwrap();
+    journal
+}
+
 /// Set for the run that is to be killed.
 const VICTIM: &str = "BANGER_TEST_VICTIM";
 
@@ -83,6 +93,9 @@ fn a_run_that_is_killed_leaves_no_process_and_no_mount_and_the_next_one_removes_
     assert!(Path::new(&folder).exists());
     let next = Host::boot(Options::default());
     assert!(!Path::new(&folder).exists());
+    // As of a test that took too long.
+    let journal = kept_journal();
+    assert!(journal.contains("/usr/bin/sleep infinity"), "{journal}");
     let folder = next.folder().to_owned();
     drop(next);
     assert!(!folder.exists());
@@ -97,10 +110,52 @@ fn a_failed_test_keeps_the_journal_and_the_console() {
         panic!("on purpose");
     });
     assert!(failed.is_err());
-    let name = std::thread::current().name().unwrap().replace("::", "-");
-    let kept = dist().join("../failed-hosts").join(name);
-    let journal = std::fs::read_to_string(kept.join("journal.txt")).unwrap();
+    let journal = kept_journal();
     assert!(journal.contains("what happened before") && journal.contains("poweroff.target"), "{journal}");
-    assert!(kept.join("console.txt").exists());
-    std::fs::remove_dir_all(kept).unwrap();
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn units_are_denied_what_their_files_deny_them() {
+    let host = Host::boot(Options::default());
+    let unit = |property: &str, words: &[&str]| {
+        let run = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--property", property];
+        host.run(run.iter().chain(words)).code == 0
+    };
+    let tun = ["sh", "-c", ": <>/dev/net/tun"];
+    assert!(unit("DevicePolicy=auto", &tun) && !unit("DevicePolicy=closed", &tun));
+    let send = ["python3", "-c", "import socket; socket.socket(2, 2).sendto(b'x', ('127.0.0.1', 9))"];
+    assert!(unit("IPAddressAllow=any", &send) && !unit("IPAddressDeny=any", &send));
+    let links = ["ip", "link", "add", "br0", "type", "bridge"];
+    assert!(!unit("CapabilityBoundingSet=", &links) && unit("CapabilityBoundingSet=CAP_NET_ADMIN", &links));
+    let filter = ["unshare", "--net", "true"];
+    assert!(unit("RestrictNamespaces=no", &filter) && !unit("RestrictNamespaces=yes", &filter));
+    assert_eq!(host.sh("stat --format '%a %G' /dev/net/tun"), "666 root\n");
+    if Path::new("/dev/kvm").exists() {
+        assert_eq!(host.sh("stat --format '%a %G' /dev/kvm"), "660 kvm\n");
+    }
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn hosts_side_by_side_know_nothing_of_each_other_and_leave_the_machine_as_it_was() {
+    let hosts = [(); 3].map(|()| Host::boot(Options::default()));
+    for host in &hosts {
+        host.ok(["ip", "link", "add", "br0", "type", "bridge"]);
+        host.ok(["systemd-run", "--quiet", "--unit=same.service", "sleep", "infinity"]);
+    }
+    for host in &hosts {
+        let processes = host.sh("cat /sys/fs/cgroup/system.slice/same.service/cgroup.procs");
+        assert_eq!(processes.lines().count(), 1, "{processes}");
+    }
+    let folders = hosts.each_ref().map(|host| host.folder().to_owned());
+    drop(hosts);
+    assert!(!Path::new("/sys/class/net/br0").exists());
+    for folder in folders {
+        let find = ["/run", "/sys/fs/cgroup", "-name", folder.file_name().unwrap().to_str().unwrap()];
+        let found = Command::new("find").args(find).output().unwrap().stdout;
+        assert_eq!(String::from_utf8(found).unwrap(), "");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!folder.exists() && !mounts.contains(folder.to_str().unwrap()), "{mounts}");
+    }
 }
