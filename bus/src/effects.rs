@@ -2,14 +2,14 @@
 //! actor as one more call.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 use banger_schemas::error::{Error, Kind, Result};
 use tracing::Instrument;
 
-use crate::fault;
+use crate::{fault, metrics};
 
 /// Starts an effect of an actor; `then` gets its outcome. The effect dies with the actor, so it must be one that
 /// recovery can finish or undo.
@@ -20,7 +20,7 @@ where
     T: 'static,
     G: FnOnce(&mut A, Result<T>, &mut Context<A>) + 'static,
 {
-    let timed = within(what, deadline, effect).instrument(tracing::info_span!("effect", what));
+    let timed = within(what, deadline, effect);
     ctx.spawn(wrap_future::<_, A>(timed).map(move |outcome, actor, ctx| {
         if let Err(error) = &outcome {
             tracing::warn!(what, %error, "effect failed");
@@ -29,13 +29,28 @@ where
     }))
 }
 
-/// A future with a deadline; being late is a named error.
-pub async fn within<T>(what: &str, deadline: Duration, future: impl Future<Output = Result<T>>) -> Result<T> {
-    fault::pass(what, "before");
-    let outcome = tokio::time::timeout(deadline, future).await;
-    fault::pass(what, "after");
-    outcome
-        .unwrap_or_else(|_| Err(Error::new(Kind::Timeout, format!("{what} took longer than {} s", deadline.as_secs()))))
+/// A future with a deadline; being late is a named error. It belongs to the trace of whoever makes this call, wherever
+/// it is waited for.
+pub fn within<T>(
+    what: &'static str,
+    deadline: Duration,
+    future: impl Future<Output = Result<T>>,
+) -> impl Future<Output = Result<T>> {
+    let span = tracing::info_span!("effect", what, error = tracing::field::Empty);
+    let late = move |_| Err(Error::new(Kind::Timeout, format!("{what} took longer than {} s", deadline.as_secs())));
+    let here = span.clone();
+    let timed = async move {
+        fault::pass(what, "before");
+        let begun = Instant::now();
+        let outcome = tokio::time::timeout(deadline, future).await.unwrap_or_else(late);
+        fault::pass(what, "after");
+        metrics::effect(what, outcome.is_ok(), begun.elapsed());
+        if let Err(error) = &outcome {
+            here.record("error", error.message.as_str());
+        }
+        outcome
+    };
+    timed.instrument(span)
 }
 
 /// Runs what blocks (files, commits) off the service's thread.

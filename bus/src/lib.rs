@@ -10,11 +10,14 @@ pub mod effects;
 pub mod family;
 mod fault;
 pub mod jobs;
+pub mod metrics;
 pub mod objects;
+mod observe;
 pub mod process;
 pub mod records;
 pub mod service;
 pub mod trace;
+mod watched;
 
 pub use authorize::Authorizer;
 pub use caller::Caller;

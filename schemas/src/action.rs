@@ -52,7 +52,7 @@ pub const VIEW: &Action = &Action {
         description: "See how sandboxes run on this host",
         message: "Authentication is required to see how sandboxes run on this host",
         defaults: Sandbox,
-        asked_by: &[STORAGE_USER, NETWORK_USER],
+        asked_by: &[NETWORK_USER, STORAGE_USER, IMAGES_USER, VMS_USER, DNS_USER, SESSIONS_USER],
         imply: None,
     }),
 };

@@ -28,6 +28,8 @@ pub mod job;
 #[cfg(feature = "bus")]
 pub mod network;
 #[cfg(feature = "bus")]
+pub mod observe;
+#[cfg(feature = "bus")]
 pub mod options;
 #[cfg(feature = "bus")]
 pub mod sessions;

@@ -9,7 +9,7 @@ const PROGRAM: &str = "banger-images";
 
 fn main() -> ExitCode {
     if std::env::args().skip(1).eq(["--build"]) {
-        let _trace = trace::init(PROGRAM, std::io::stderr);
+        trace::init(PROGRAM, std::io::stderr);
         return match Dirs::of_service().and_then(|dirs| banger_images::build(&dirs)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
