@@ -35,11 +35,15 @@ impl Dirs {
             (None, Some(xdg)) if xdg.is_dir() => xdg.join("banger"),
             _ => std::env::temp_dir().join(format!("banger-{uid}")),
         };
-        let lib = match var("BANGER_LIB_DIR") {
-            Some(dir) => dir,
-            None => beside_program()?,
-        };
-        Ok(Dirs { state, runtime, lib })
+        Ok(Dirs { state, runtime, lib: Dirs::lib_of_program()? })
+    }
+
+    /// Helper programs and the guest agent that belong to this program, whoever runs it.
+    pub fn lib_of_program() -> Result<PathBuf> {
+        match var("BANGER_LIB_DIR") {
+            Some(dir) => Ok(dir),
+            None => beside_program(),
+        }
     }
 
     /// The folders of a service that is a process of its own: those that systemd made for its unit (systemd.exec(5),

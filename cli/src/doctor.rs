@@ -4,52 +4,18 @@ use std::path::Path;
 
 use banger_schemas::error::Error;
 use banger_schemas::{dns, images, network, storage};
-use serde_json::{Map, Value, json};
 
 use crate::authorize::Ask;
+use crate::check::{self, Row, Verdict};
 use crate::client::Client;
-use crate::error::{Failure, code};
-use crate::view::{Table, bytes};
+use crate::error::Failure;
+use crate::view::bytes;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-const COLUMNS: &[(&str, &str)] = &[("", "verdict"), ("WHAT", "what"), ("FOUND", "found"), ("CURE", "cure")];
-
-/// What a check came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Pass,
-    /// Works, slower or without something.
-    Warn,
-    Fail,
-}
-
-struct Row {
-    verdict: Verdict,
-    what: &'static str,
-    found: String,
-    cure: String,
-}
-
-impl Row {
-    fn new(verdict: Verdict, what: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
-        Row { verdict, what, found: found.into(), cure: cure.into() }
-    }
-
-    fn fields(&self) -> Map<String, Value> {
-        let verdict = match self.verdict {
-            Verdict::Pass => "pass",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "fail",
-        };
-        let fields = [("verdict", verdict), ("what", self.what), ("found", &self.found), ("cure", &self.cure)];
-        fields.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
-    }
 }
 
 /// Exit status 0 when everything needed is there.
@@ -64,9 +30,7 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
             rows.push(Row::new(Verdict::Fail, "services", failure.message, failure.hint.unwrap_or_default()));
         }
     }
-    let failed = rows.iter().any(|row| row.verdict == Verdict::Fail);
-    Table { columns: COLUMNS, rows: rows.iter().map(Row::fields).collect() }.print(args.json)?;
-    Ok(if failed { code::FAILED } else { code::OK })
+    check::show(&rows, args.json)
 }
 
 /// Programs that something here runs: name, package, whether nothing works without.
@@ -83,15 +47,15 @@ const PROGRAMS: &[(&str, &str, bool)] = &[
 
 fn programs() -> Vec<Row> {
     let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    let row = |(program, package, needed): &(&'static str, &str, bool)| match folders
+    let row = |(program, package, needed): &(&str, &str, bool)| match folders
         .iter()
         .map(|f| Path::new(f).join(program))
         .find(|p| p.is_file())
     {
-        Some(path) => Row::new(Verdict::Pass, program, path.display().to_string(), ""),
+        Some(path) => Row::new(Verdict::Pass, *program, path.display().to_string(), ""),
         None => {
             let verdict = if *needed { Verdict::Fail } else { Verdict::Warn };
-            Row::new(verdict, program, "not installed", format!("sudo apt install {package}"))
+            Row::new(verdict, *program, "not installed", format!("sudo apt install {package}"))
         }
     };
     PROGRAMS.iter().map(row).collect()

@@ -4,12 +4,14 @@
 
 mod attach;
 mod authorize;
+mod check;
 mod client;
 mod doctor;
 mod embedded;
 mod error;
 mod image;
 mod progress;
+mod system;
 mod view;
 mod vm;
 mod workspace;
@@ -59,6 +61,11 @@ enum Command {
     },
     /// Show how banger runs here, what is missing, and what cures it
     Doctor(doctor::Args),
+    /// Install banger as services of this host, and look after them
+    System {
+        #[command(subcommand)]
+        command: system::Command,
+    },
     /// Serve all of banger to this user on a private bus (started by itself when needed)
     #[command(hide = true)]
     Embedded,
@@ -92,6 +99,7 @@ async fn run(command: Command, ask: Ask) -> Result<u8, Failure> {
         Command::Image { command } => image::run_image(command, ask).await.map(|()| code::OK),
         Command::Kernel { command } => image::run_kernel(command, ask).await.map(|()| code::OK),
         Command::Doctor(args) => doctor::run(args).await,
+        Command::System { command } => system::run(command).await,
         Command::Embedded => Ok(code::OK),
     }
 }
