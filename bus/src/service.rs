@@ -6,15 +6,16 @@ use banger_schemas::VmId;
 use banger_schemas::action::Action;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::options::{Dict, OWNER, Options};
+use zbus::Connection;
 use zbus::connection::Builder;
-use zbus::fdo::{DBusProxy, ObjectManager, RequestNameFlags};
+use zbus::fdo::{DBusProxy, RequestNameFlags};
 use zbus::message::Header;
 use zbus::object_server::Interface;
-use zbus::{Connection, ObjectPath};
 
 use crate::authorize::{self, Authorizer, Details};
 use crate::caller::{Caller, Callers};
 use crate::jobs::Jobs;
+use crate::objects::Tree;
 
 /// A service that stops puts things away within this time, or leaves them to its next start.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -53,6 +54,7 @@ pub struct Service {
     name: &'static str,
     callers: Callers,
     authorizer: Arc<dyn Authorizer>,
+    tree: Tree,
     jobs: Jobs,
     of_the_host: bool,
 }
@@ -62,12 +64,12 @@ impl Service {
     pub async fn connect(address: &Address, name: &'static str, path: &'static str) -> Result<Self> {
         let connection = address.connect().await?;
         let bus = DBusProxy::new(&connection).await?;
-        connection.object_server().at(path, ObjectManager).await?;
         let callers = Callers::new(bus.clone());
         let authorizer = authorize::choose(address, &connection, &callers).await?;
-        let jobs = Jobs::new(connection.clone(), path, callers.clone(), authorizer.clone());
+        let tree = Tree::new(connection.clone(), path, callers.clone(), authorizer.clone()).await?;
+        let jobs = Jobs::new(tree.clone(), path, callers.clone(), authorizer.clone());
         let of_the_host = *address == Address::System;
-        Ok(Service { connection, bus, name, callers, authorizer, jobs, of_the_host })
+        Ok(Service { connection, bus, name, callers, authorizer, tree, jobs, of_the_host })
     }
 
     /// Takes the name; somebody else having it is an error, and nobody can take it from us.
@@ -98,20 +100,34 @@ impl Service {
         &self.jobs
     }
 
-    /// Puts an object on the bus.
+    /// Puts an object on the bus that is everybody's.
     pub async fn publish<I: Interface>(&self, path: &str, face: I) -> Result<()> {
-        let path = ObjectPath::try_from(path).map_err(Error::internal)?;
-        match self.connection.object_server().at(path.clone(), face).await? {
-            None => Ok(()),
-            Some(_) => Err(Error::internal(format!("{path} is on the bus already"))),
-        }
+        self.tree.publish(path, None, face).await
+    }
+
+    /// Puts an object on the bus that nobody else sees, but those who may see everybody's.
+    pub async fn publish_for<I: Interface>(&self, owner: u32, path: &str, face: I) -> Result<()> {
+        self.tree.publish(path, Some(owner), face).await
     }
 
     /// Takes an object off the bus.
     pub async fn retire<I: Interface>(&self, path: &str) -> Result<()> {
-        let path = ObjectPath::try_from(path).map_err(Error::internal)?;
-        self.connection.object_server().remove::<I, _>(path).await?;
-        Ok(())
+        self.tree.retire::<I>(path).await
+    }
+
+    /// Who calls.
+    pub async fn caller(&self, header: &Header<'_>) -> Result<Caller> {
+        self.callers.of(header).await
+    }
+
+    /// Whether this caller sees everybody's objects.
+    pub async fn shows_all(&self, caller: &Caller) -> bool {
+        self.tree.shows_all(caller).await
+    }
+
+    /// Lets a caller see everybody's objects for as long as it is connected.
+    pub fn show_all(&self, caller: &Caller) {
+        self.tree.show_all(caller);
     }
 
     /// Who calls, if it may do this.

@@ -3,6 +3,7 @@
 use banger_bus::Dirs;
 use banger_bus::service::Address;
 use banger_schemas::error::Error;
+use banger_schemas::options::Dict;
 use banger_schemas::{error::Kind, vms};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
@@ -62,7 +63,7 @@ impl Client {
 
     /// The VM that a reference names.
     pub(crate) async fn vm(&self, reference: &str) -> Result<vms::VmProxy<'static>, Failure> {
-        let path = self.call(self.vms().await?.inner(), "Get", &(reference,)).await?;
+        let path = self.call(self.vms().await?.inner(), "Get", &(reference, Dict::new())).await?;
         self.vm_at(path).await
     }
 

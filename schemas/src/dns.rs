@@ -14,7 +14,7 @@ pub const PORT: u16 = 42069;
 /// The name server.
 #[proxy(interface = "dev.banger.Dns1.Manager", default_service = "dev.banger.Dns1", default_path = "/dev/banger/Dns1")]
 pub trait Manager {
-    /// Name and address of every VM that is served.
+    /// Name and address of every VM that is served, whose ever it is.
     fn list(&self) -> zbus::Result<Vec<(String, String)>>;
 
     /// Where it listens, `ADDRESS:PORT`, UDP and TCP; empty while it does not.

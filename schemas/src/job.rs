@@ -80,11 +80,11 @@ pub trait Job {
     fn owner(&self) -> zbus::Result<u32>;
 
     /// `running`, `done`, `canceled`, `timeout` or `failed`.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn state(&self) -> zbus::Result<String>;
 
     /// Stage, done, total (0: unknown), unit.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn progress(&self) -> zbus::Result<(String, u64, u64, String)>;
 }
 

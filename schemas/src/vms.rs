@@ -4,6 +4,7 @@ use zbus::proxy;
 use zbus::wire::{OwnedFd, OwnedObjectPath};
 
 use crate::error::{Error, Result};
+use crate::images::DEFAULT_IMAGE;
 use crate::name::{ImageName, VmName};
 use crate::options::{Dict, DictBuilder, Options};
 use crate::size;
@@ -12,6 +13,10 @@ pub const NAME: &str = "dev.banger.Vms1";
 pub const PATH: &str = "/dev/banger/Vms1";
 pub const MANAGER: &str = "dev.banger.Vms1.Manager";
 pub const VM: &str = "dev.banger.Vms1.Vm";
+
+pub const DEFAULT_VCPUS: u32 = 2;
+pub const DEFAULT_MEMORY_MIB: u32 = 1024;
+pub const DEFAULT_DISK_MIB: u64 = 8192;
 
 /// What a VM is made of. Absent: the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +61,18 @@ impl std::fmt::Display for Port {
 }
 
 impl Spec {
+    /// What a rule can test before the VM is there. A name that is not given has still to be found.
+    pub fn details(&self, owner: u32) -> Details {
+        Details::new(
+            self.name.as_ref().map_or("", VmName::as_str),
+            owner,
+            self.image.as_ref().map_or(DEFAULT_IMAGE, ImageName::as_str),
+            self.vcpus.unwrap_or(DEFAULT_VCPUS),
+            self.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+            self.disk_mib.unwrap_or(DEFAULT_DISK_MIB),
+        )
+    }
+
     /// As it goes over the bus.
     pub fn to_dict(&self) -> Dict {
         let ports: Vec<String> = self.ports.iter().map(Port::to_string).collect();
@@ -95,6 +112,27 @@ impl Spec {
     }
 }
 
+/// What an administrator's rule can test about a VM, as in `action.lookup("vm")`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details([(&'static str, String); 6]);
+
+impl Details {
+    pub fn new(vm: &str, owner: u32, image: &str, vcpus: u32, memory_mib: u32, disk_mib: u64) -> Self {
+        Details([
+            ("vm", vm.to_owned()),
+            ("owner", owner.to_string()),
+            ("image", image.to_owned()),
+            ("vcpus", vcpus.to_string()),
+            ("memory-mib", memory_mib.to_string()),
+            ("disk-mib", disk_mib.to_string()),
+        ])
+    }
+
+    pub fn pairs(&self) -> [(&str, &str); 6] {
+        self.0.each_ref().map(|(key, value)| (*key, value.as_str()))
+    }
+}
+
 /// The supervisor of all VMs.
 #[proxy(interface = "dev.banger.Vms1.Manager", default_service = "dev.banger.Vms1", default_path = "/dev/banger/Vms1")]
 pub trait Manager {
@@ -103,8 +141,9 @@ pub trait Manager {
     /// token returns the same VM and job, so a lost reply makes no second VM. Returns the VM and the job that makes it.
     fn create(&self, spec: Dict, options: Dict) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
 
-    /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates.
-    fn get(&self, reference: &str) -> zbus::Result<OwnedObjectPath>;
+    /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates. Others' VMs are
+    /// there for who may see them. `options`: `owner u`: as this user sees it, for who may see everybody's.
+    fn get(&self, reference: &str, options: Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// How VMs run on this host: `qemu-kvm`, `qemu-tcg`, or empty when they cannot.
     #[zbus(property(emits_changed_signal = "const"))]
@@ -150,11 +189,11 @@ pub trait Vm {
     fn owner(&self) -> zbus::Result<u32>;
 
     /// `creating`, `stopped`, `starting`, `running`, `stopping`, `deleting` or `failed`.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn state(&self) -> zbus::Result<String>;
 
     /// Why it is in this state, where there is something to say.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn detail(&self) -> zbus::Result<String>;
 
     /// The root file system that it stands on.
@@ -178,11 +217,11 @@ pub trait Vm {
     fn disk_mib(&self) -> zbus::Result<u64>;
 
     /// The guest's address in its network; empty without one.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn address(&self) -> zbus::Result<String>;
 
     /// The address that the VM's name resolves to on this host; empty without one.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn host_address(&self) -> zbus::Result<String>;
 
     /// Published ports, `HOST:GUEST`.
@@ -190,15 +229,15 @@ pub trait Vm {
     fn ports(&self) -> zbus::Result<Vec<String>>;
 
     /// How it runs (`qemu-kvm`, `qemu-tcg`); empty while it does not.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn backend(&self) -> zbus::Result<String>;
 
     /// Deleted when its client is gone.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn ephemeral(&self) -> zbus::Result<bool>;
 
     /// What the user should know: a missing network, a warning of the guest.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn notes(&self) -> zbus::Result<Vec<String>>;
 
     /// Seconds since the epoch.
@@ -206,7 +245,7 @@ pub trait Vm {
     fn created(&self) -> zbus::Result<u64>;
 
     /// `/proc/sys/kernel/random/boot_id` of the guest that runs; empty while none does.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn boot_id(&self) -> zbus::Result<String>;
 }
 

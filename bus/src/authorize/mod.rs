@@ -29,6 +29,9 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 pub trait Authorizer: Send + Sync + fmt::Debug {
     /// `Ok` when the caller may; an error that says what it lacks when not.
     fn check<'a>(&'a self, caller: &'a Caller, action: &'static Action, details: Details<'a>) -> Answer<'a>;
+
+    /// Whether the caller may for what it is, so that nobody need be asked.
+    fn lets_at_once(&self, caller: &Caller, action: &'static Action) -> bool;
 }
 
 /// Who decides on this bus: on the system's, where all users are, polkit; on any other, the uid.

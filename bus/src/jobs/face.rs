@@ -75,13 +75,13 @@ impl JobFace {
     }
 
     /// running, done, canceled, timeout or failed.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn state(&self) -> String {
         self.shared.snapshot.borrow().state.to_string()
     }
 
     /// Stage, done, total (0: unknown), unit.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn progress(&self) -> (String, u64, u64, String) {
         let p = self.shared.snapshot.borrow().progress.clone();
         (p.stage, p.done, p.total, p.unit)

@@ -13,12 +13,11 @@ use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::{Progress, State};
 use banger_schemas::options::Dict;
 use tokio::sync::{Notify, watch};
-use zbus::Connection;
 use zbus::wire::{ObjectPath, OwnedObjectPath};
 
 use crate::authorize::Authorizer;
 use crate::caller::Callers;
-use crate::objects;
+use crate::objects::{self, Tree};
 pub use follow::follow;
 
 /// How long a job that has ended can be asked for its result.
@@ -82,7 +81,7 @@ impl Shared {
 /// The jobs of one service.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    connection: Connection,
+    tree: Tree,
     root: &'static str,
     callers: Callers,
     authorizer: Arc<dyn Authorizer>,
@@ -91,16 +90,11 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn new(
-        connection: Connection,
-        root: &'static str,
-        callers: Callers,
-        authorizer: Arc<dyn Authorizer>,
-    ) -> Self {
+    pub(crate) fn new(tree: Tree, root: &'static str, callers: Callers, authorizer: Arc<dyn Authorizer>) -> Self {
         // Paths of two lives of a service never meet: they begin at the clock.
         let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros());
         let next = Arc::new(AtomicU64::new(u64::try_from(start).unwrap_or(0)));
-        Jobs { connection, root, callers, authorizer, next, ended: Arc::default() }
+        Jobs { tree, root, callers, authorizer, next, ended: Arc::default() }
     }
 
     /// Puts a new job on the bus.
@@ -117,9 +111,9 @@ impl Jobs {
             cancel: Notify::new(),
         });
         let face = face::JobFace::new(shared.clone(), self.callers.clone(), self.authorizer.clone());
-        self.connection.object_server().at(shared.path.clone(), face).await?;
+        self.tree.publish(&shared.path, Some(owner), face).await?;
         let (changes, path) = (shared.snapshot.subscribe(), shared.path.to_string());
-        tokio::spawn(objects::publish(self.connection.clone(), path, changes, |s| s.state == State::Running));
+        tokio::spawn(objects::publish(self.tree.connection().clone(), path, changes, |s| s.state == State::Running));
         tokio::spawn(self.clone().retire_when_old(shared.clone()));
         Ok(Job { shared })
     }
@@ -144,7 +138,7 @@ impl Jobs {
             ended.retain(|p| p != path);
         }
         // Gone already is as good.
-        drop(self.connection.object_server().remove::<face::JobFace, _>(path).await);
+        drop(self.tree.retire::<face::JobFace>(path).await);
     }
 }
 

@@ -7,6 +7,7 @@ use actix::{Actor, Context, Handler, Message, System};
 use banger_bus::Door;
 use banger_integration::Banger;
 use banger_schemas::error::Result;
+use banger_schemas::options::Dict;
 use banger_schemas::vms;
 use zbus::fdo::PropertiesProxy;
 use zbus::names::InterfaceName;
@@ -64,7 +65,7 @@ async fn calls(banger: &Banger) -> [Samples; 4] {
     for turn in 0..=TURNS {
         let mut round: [Samples; 4] = Default::default();
         for _ in 0..CALLS {
-            round[0].add(timed(vms.get(VM)).await);
+            round[0].add(timed(vms.get(VM, Dict::new())).await);
         }
         for _ in 0..CALLS {
             round[1].add(timed(echo.call::<_, _, String>("Echo", &VM)).await);

@@ -12,6 +12,7 @@ use banger_bus::{Door, Service};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::vms;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 use zbus::fdo::ManagedObjects;
 use zbus::message::Type;
 use zbus::names::{BusName, OwnedUniqueName, UniqueName};
@@ -24,7 +25,7 @@ use crate::table::Event;
 
 const BUS: &str = "org.freedesktop.DBus";
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Rest before the next try with an owner that failed us, doubled each time.
+/// Rest before the next try with an owner that failed us, doubled each time; and between two listings.
 const FIRST_REST: Duration = Duration::from_millis(250);
 const LAST_REST: Duration = Duration::from_secs(30);
 /// Signals that may wait; beyond it the whole connection waits.
@@ -89,12 +90,16 @@ async fn follow_owner(
 ) -> std::convert::Infallible {
     let mut rest = FIRST_REST;
     loop {
+        let begun = Instant::now();
         match learn(connection, owner, door, &mut rest).await {
-            Ok(()) => (),
-            Err(error) => tracing::warn!(%error, "what {} says cannot be followed: trying again", vms::NAME),
+            // The first of many changes is looked up at once, the others together.
+            Ok(()) => tokio::time::sleep_until(begun + FIRST_REST).await,
+            Err(error) => {
+                tracing::warn!(%error, "what {} says cannot be followed: trying again", vms::NAME);
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(LAST_REST);
+            }
         }
-        tokio::time::sleep(rest).await;
-        rest = (rest * 2).min(LAST_REST);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use banger_bus::Service;
-use banger_schemas::action::VIEW;
+use banger_schemas::action::VIEW_ALL;
 use banger_schemas::error::Result;
 use tokio::sync::watch;
 use zbus::interface;
@@ -26,10 +26,10 @@ impl Manager {
 
 #[interface(name = "dev.banger.Dns1.Manager")]
 impl Manager {
-    /// Name and address of every VM that is served.
+    /// Name and address of every VM that is served, whose ever it is.
     #[zbus(out_args("names"))]
     async fn list(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<(String, String)>> {
-        self.service.authorize(&header, VIEW, &[]).await?;
+        self.service.authorize(&header, VIEW_ALL, &[]).await?;
         let zone = self.zones.borrow().clone();
         Ok(zone.hosts().map(|(name, address)| (name.to_string(), address.to_string())).collect())
     }

@@ -4,15 +4,14 @@ use std::os::fd::OwnedFd as StdFd;
 use std::time::Duration;
 
 use banger_bus::effects::within;
-use banger_bus::{Caller, Service};
+use banger_bus::{Caller, Service, trace};
 use banger_schemas::action::{VM_MANAGE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::guest::{Exec, Request};
 use banger_schemas::io::write_frame;
-use banger_schemas::options::{Dict, DictBuilder, Options, TRACEPARENT};
+use banger_schemas::options::{Dict, DictBuilder, OWNER, Options};
 use banger_schemas::sessions::exec_from_dict;
-use banger_schemas::vms::{ManagerProxy, VmProxy};
-use tracing::Instrument;
+use banger_schemas::vms::{Details, ManagerProxy, VmProxy};
 use zbus::interface;
 use zbus::message::Header;
 use zbus::wire::OwnedFd;
@@ -32,18 +31,49 @@ impl Manager {
         Manager { service }
     }
 
-    /// A stream to the agent of a VM that the caller may use.
-    async fn channel(&self, caller: &Caller, vm: &str) -> Result<StdFd> {
+    /// The VM that the caller means, its own before others', and what a rule can test about it.
+    async fn find(&self, caller: &Caller, reference: &str) -> Result<Found> {
         let vms = ManagerProxy::new(self.service.connection()).await?;
-        let path = vms.get(vm).await?;
+        let own = DictBuilder::default().set(OWNER, caller.uid).build();
+        let (path, absent) = match vms.get(reference, own).await.map_err(Error::from) {
+            Err(absent) if absent.kind == Kind::NotFound => {
+                (vms.get(reference, Dict::new()).await.map_err(|_| absent.clone())?, Some(absent))
+            }
+            path => (path?, None),
+        };
         let vm = VmProxy::builder(self.service.connection()).path(path).build().await?;
-        if vm.owner().await? != caller.uid {
-            self.service.check(caller, VM_MANAGE_ALL, &[]).await?;
-        }
-        let traceparent = banger_bus::trace::traceparent();
-        let options = DictBuilder::default().set_some(TRACEPARENT, traceparent).build();
-        Ok(vm.open_channel(options).await?.into())
+        let details = Details::new(
+            &vm.name().await?,
+            vm.owner().await?,
+            &vm.image().await?,
+            vm.vcpus().await?,
+            vm.memory_mib().await?,
+            vm.disk_mib().await?,
+        );
+        Ok(Found { vm, details, absent })
     }
+
+    /// Whether the caller may use it: what is another's is not there for who may not. A person may be asked.
+    async fn authorize(&self, caller: &Caller, found: &Found) -> Result<()> {
+        let details = found.details.pairs();
+        match &found.absent {
+            None => self.service.check(caller, VM_MANAGE, &details).await,
+            Some(absent) => self.service.check(caller, VM_MANAGE_ALL, &details).await.map_err(|_| absent.clone()),
+        }
+    }
+}
+
+/// A VM that was found.
+struct Found {
+    vm: VmProxy<'static>,
+    details: Details,
+    /// What is said to who may not use it, because it is another's.
+    absent: Option<Error>,
+}
+
+/// A stream to the agent of a VM.
+async fn channel(vm: &VmProxy<'_>) -> Result<StdFd> {
+    Ok(vm.open_channel(trace::options()).await?.into())
 }
 
 /// Writes the request, so that the stream that the client gets serves this one command.
@@ -70,16 +100,12 @@ impl Manager {
     /// sits in between: it outlives them all.
     #[zbus(out_args("stream"))]
     async fn exec(&self, #[zbus(header)] header: Header<'_>, vm: &str, spec: Dict, options: Dict) -> Result<OwnedFd> {
-        let options = Options::new(options)?;
-        let span = tracing::info_span!("Sessions1.Exec", vm);
-        banger_bus::trace::adopt(&span, options.traceparent());
-        options.finish()?;
+        Options::new(options)?.finish()?;
         let exec = exec_from_dict(spec)?;
-        let caller = self.service.authorize(&header, VM_MANAGE, &[("vm", vm)]).await?;
-        let work = async {
-            let channel = within("opening a channel to the guest", ANSWER, self.channel(&caller, vm)).await?;
-            within("handing the command to the guest", WRITE, request(channel, exec)).await
-        };
-        Ok(work.instrument(span).await?.into())
+        let caller = self.service.caller(&header).await?;
+        let found = within("finding the machine", ANSWER, self.find(&caller, vm)).await?;
+        self.authorize(&caller, &found).await?;
+        let channel = within("opening a channel to the guest", ANSWER, channel(&found.vm)).await?;
+        Ok(within("handing the command to the guest", WRITE, request(channel, exec)).await?.into())
     }
 }

@@ -3,7 +3,7 @@
 use banger_bus::process::Process;
 use banger_bus::records::Record;
 use banger_schemas::network::Lease;
-use banger_schemas::vms::Port;
+use banger_schemas::vms::{Details, Port};
 use banger_schemas::{ImageName, VmId, VmName};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,13 @@ pub(crate) struct Client {
     /// Unique name on the bus that it created the VM on.
     pub(crate) bus_name: String,
     pub(crate) process: Process,
+}
+
+impl VmRecord {
+    pub(crate) fn details(&self) -> Details {
+        let VmRecord { name, owner, image, vcpus, memory_mib, disk_mib, .. } = self;
+        Details::new(name.as_str(), *owner, image.as_str(), *vcpus, *memory_mib, *disk_mib)
+    }
 }
 
 impl Record for VmRecord {

@@ -9,7 +9,7 @@ use banger_bus::family::{Family, Guard, Verdict};
 use banger_bus::{Job, post};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
-use banger_schemas::vms::Spec;
+use banger_schemas::vms::{DEFAULT_DISK_MIB, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, Spec};
 use banger_schemas::{VmId, VmName};
 use tokio::sync::watch;
 use zbus::wire::OwnedObjectPath;
@@ -23,9 +23,6 @@ use crate::record::{Intent, VmRecord};
 use crate::recover;
 use crate::view::View;
 
-const DEFAULT_VCPUS: u32 = 2;
-const DEFAULT_MEMORY_MIB: u32 = 1024;
-const DEFAULT_DISK_MIB: u64 = 8192;
 /// VMs that one host keeps; each costs an actor and an object.
 const MOST: usize = 4096;
 

@@ -2,9 +2,9 @@
 
 use banger_bus::{Caller, Door, objects};
 use banger_schemas::VmId;
-use banger_schemas::action::{VIEW, VM_CREATE, VM_MANAGE_ALL};
+use banger_schemas::action::{VM_CREATE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::options::{Dict, Options};
+use banger_schemas::options::{Dict, OWNER, Options};
 use banger_schemas::vms::Spec;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -33,9 +33,8 @@ impl ManagerFace {
     }
 
     async fn make(&self, header: &Header<'_>, spec: Spec, token: Option<String>) -> Result<(VmId, OwnedObjectPath)> {
-        let name = spec.name.as_ref().map_or("", |n| n.as_str());
-        let image = spec.image.as_ref().map_or("", |n| n.as_str());
-        let caller = self.tools.service.authorize(header, VM_CREATE, &[("vm", name), ("image", image)]).await?;
+        let caller = self.tools.service.caller(header).await?;
+        self.tools.service.check(&caller, VM_CREATE, &spec.details(caller.uid).pairs()).await?;
         let client = match (spec.ephemeral, caller.pid) {
             (false, _) => None,
             (true, Some(pid)) => Some(client(&caller, pid)?),
@@ -47,6 +46,24 @@ impl ManagerFace {
             publish(&self.tools, &self.door, &created.id, view).await?;
         }
         Ok((created.id, created.job))
+    }
+
+    async fn find(&self, reference: &str, owner: Option<u32>) -> Result<VmId> {
+        Ok(self.door.ask(Find { reference: reference.to_owned(), owner }).await?.id)
+    }
+
+    /// What is not the caller's own, if it may see it. A prompt tells no more than a name that is taken.
+    async fn find_of_others(&self, caller: &Caller, reference: &str, absent: Error) -> Result<VmId> {
+        let found = self.find(reference, None).await;
+        if matches!(&found, Err(error) if error.kind == Kind::NotFound) {
+            return Err(absent);
+        }
+        let service = &self.tools.service;
+        if !service.shows_all(caller).await {
+            service.check(caller, VM_MANAGE_ALL, &[("vm", reference)]).await.map_err(|_| absent)?;
+            service.show_all(caller);
+        }
+        found
     }
 }
 
@@ -65,7 +82,8 @@ pub(crate) async fn publish(
     view: watch::Receiver<View>,
 ) -> Result<()> {
     let path = vm_path(id);
-    tools.service.publish(&path, VmFace::new(tools.clone(), door.clone(), view.clone())).await?;
+    let owner = view.borrow().record.owner;
+    tools.service.publish_for(owner, &path, VmFace::new(tools.clone(), door.clone(), view.clone())).await?;
     tokio::spawn(objects::publish(tools.service.connection().clone(), path, view, |_| true));
     Ok(())
 }
@@ -94,14 +112,24 @@ impl ManagerFace {
         Ok((path(&id)?, job))
     }
 
-    /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates.
+    /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates. Others' VMs are
+    /// there for who may see them. options: owner u: as this user sees it, for who may see everybody's.
     #[zbus(out_args("vm"))]
-    async fn get(&self, #[zbus(header)] header: Header<'_>, reference: &str) -> Result<OwnedObjectPath> {
-        let caller = self.tools.service.authorize(&header, VIEW, &[]).await?;
-        let all = self.tools.service.check(&caller, VM_MANAGE_ALL, &[]).await.is_ok();
-        let owner = (!all).then_some(caller.uid);
-        let found = self.door.ask(Find { reference: reference.to_owned(), owner }).await?;
-        path(&found.id)
+    async fn get(&self, #[zbus(header)] header: Header<'_>, reference: &str, options: Dict) -> Result<OwnedObjectPath> {
+        let mut options = Options::new(options)?;
+        let owner = options.take::<u32>(OWNER)?;
+        options.finish()?;
+        let caller = self.tools.service.caller(&header).await?;
+        if owner.is_some_and(|owner| owner != caller.uid) && !self.tools.service.shows_all(&caller).await {
+            return Err(Error::new(Kind::NotAuthorized, "you may look for your own machines only"));
+        }
+        let found = match (self.find(reference, Some(owner.unwrap_or(caller.uid))).await, owner) {
+            (Err(absent), None) if absent.kind == Kind::NotFound => {
+                self.find_of_others(&caller, reference, absent).await
+            }
+            (found, _) => found,
+        };
+        path(&found?)
     }
 
     /// How VMs run on this host: qemu-kvm, qemu-tcg, or empty when they cannot.

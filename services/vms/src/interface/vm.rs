@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use banger_bus::Door;
-use banger_schemas::action::{Action, CHANNEL, VM_MANAGE, VM_MANAGE_ALL};
+use banger_schemas::action::{CHANNEL, VM_MANAGE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Request;
 use banger_schemas::options::{Dict, Options};
@@ -36,15 +36,12 @@ impl VmFace {
         self.view.borrow().clone()
     }
 
-    /// Who calls, if it may do this with this VM.
-    async fn authorize(&self, header: &Header<'_>, action: &'static Action) -> Result<u32> {
+    /// Who calls, if it may use this VM.
+    async fn authorize(&self, header: &Header<'_>) -> Result<u32> {
         let record = self.snapshot().record;
-        let owner = record.owner.to_string();
-        let details = [("vm", record.name.as_str()), ("owner", owner.as_str()), ("image", record.image.as_str())];
-        let caller = self.tools.service.authorize(header, action, &details).await?;
-        if caller.uid != record.owner {
-            self.tools.service.check(&caller, VM_MANAGE_ALL, &details).await?;
-        }
+        let caller = self.tools.service.caller(header).await?;
+        let action = if caller.uid == record.owner { VM_MANAGE } else { VM_MANAGE_ALL };
+        self.tools.service.check(&caller, action, &record.details().pairs()).await?;
         Ok(caller.uid)
     }
 
@@ -60,7 +57,7 @@ impl VmFace {
     }
 
     async fn drive(&self, header: &Header<'_>, kind: &'static str, order: Order) -> Result<OwnedObjectPath> {
-        let caller = self.authorize(header, VM_MANAGE).await?;
+        let caller = self.authorize(header).await?;
         let job = self.tools.service.jobs().create(kind, caller).await?;
         let path = job.path();
         self.door.ask(Drive { id: self.snapshot().record.id, order, job }).await?;
@@ -96,7 +93,7 @@ impl VmFace {
     /// The console: a descriptor to read what the guest has written last; with follow b also what comes.
     #[zbus(out_args("console"))]
     async fn console(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd> {
-        self.authorize(&header, VM_MANAGE).await?;
+        self.authorize(&header).await?;
         let mut options = Options::new(options)?;
         let follow = options.take("follow")?.unwrap_or(false);
         options.finish()?;
@@ -140,13 +137,13 @@ impl VmFace {
     }
 
     /// creating, stopped, starting, running, stopping, deleting or failed.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn state(&self) -> String {
         self.view.borrow().state.to_owned()
     }
 
     /// Why it is in this state, where there is something to say.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn detail(&self) -> String {
         self.snapshot().detail
     }
@@ -182,13 +179,13 @@ impl VmFace {
     }
 
     /// The guest's address in its network; empty without one.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn address(&self) -> String {
         self.snapshot().address()
     }
 
     /// The address that the VM's name resolves to on this host; empty without one.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn host_address(&self) -> String {
         self.snapshot().host_address()
     }
@@ -200,19 +197,19 @@ impl VmFace {
     }
 
     /// How it runs (qemu-kvm, qemu-tcg); empty while it does not.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn backend(&self) -> String {
         self.snapshot().backend()
     }
 
     /// Deleted when its client is gone.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn ephemeral(&self) -> bool {
         self.view.borrow().record.client.is_some()
     }
 
     /// What the user should know: a missing network, a warning of the guest.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn notes(&self) -> Vec<String> {
         self.snapshot().notes
     }
@@ -224,7 +221,7 @@ impl VmFace {
     }
 
     /// /proc/sys/kernel/random/boot_id of the guest that runs; empty while none does.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn boot_id(&self) -> String {
         self.snapshot().boot_id
     }

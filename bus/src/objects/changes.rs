@@ -1,4 +1,5 @@
-//! Published objects: properties are read from a snapshot, and changed signals come from comparing snapshots.
+//! Properties are read from a snapshot, and changed signals come from comparing snapshots. Everybody on the bus can
+//! hear a signal, so it says which properties have changed and not to what: who may read them reads them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,21 +22,28 @@ pub trait Snapshot {
     fn values(&self) -> Values;
 }
 
+/// The properties that differ, in order.
+fn changed<S: Snapshot>(old: &S, new: &S) -> Vec<&'static str> {
+    let before = old.values();
+    let mut names: Vec<_> = new
+        .values()
+        .into_iter()
+        .filter(|(name, value)| before.get(name) != Some(value))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 /// Emits `PropertiesChanged` for exactly what differs; nothing when nothing does.
 async fn publish_changes<S: Snapshot>(connection: &Connection, path: &str, old: &S, new: &S) -> Result<()> {
-    let before = old.values();
-    let after = new.values();
-    let changed: HashMap<&str, _> = after
-        .iter()
-        .filter(|(name, value)| before.get(*name) != Some(value))
-        .map(|(name, value)| (*name, (**value).clone()))
-        .collect();
-    if changed.is_empty() {
+    let names = changed(old, new);
+    if names.is_empty() {
         return Ok(());
     }
     let emitter = SignalEmitter::new(connection, path)?;
     let interface = InterfaceName::from_static_str_unchecked(S::INTERFACE);
-    Ok(Properties::properties_changed(&emitter, interface, changed, Cow::Borrowed(&[])).await?)
+    Ok(Properties::properties_changed(&emitter, interface, HashMap::new(), Cow::Owned(names)).await?)
 }
 
 /// Signals an object's changes for as long as somebody may change it and `goes_on` says so.
