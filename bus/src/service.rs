@@ -5,6 +5,7 @@ use std::sync::Arc;
 use banger_schemas::VmId;
 use banger_schemas::action::Action;
 use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::observe;
 use banger_schemas::options::{Dict, OWNER, Options};
 use zbus::Connection;
 use zbus::connection::Builder;
@@ -16,6 +17,7 @@ use crate::authorize::{self, Authorizer, Details};
 use crate::caller::{Caller, Callers};
 use crate::jobs::Jobs;
 use crate::objects::Tree;
+use crate::observe::Observe;
 
 /// A service that stops puts things away within this time, or leaves them to its next start.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -195,6 +197,7 @@ where
         let started = async {
             let service = Service::connect(address, name, path).await?;
             let running = start(service.clone()).await?;
+            service.publish(&observe::path(name), Observe::new(service.clone())).await?;
             service.own_name().await?;
             Ok((service, running))
         }
@@ -232,7 +235,7 @@ where
     Fut: Future<Output = Result<T>>,
     T: Running,
 {
-    let _trace = crate::trace::init(program, std::io::stderr);
+    crate::trace::init(program, std::io::stderr);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let address = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => Address::System,

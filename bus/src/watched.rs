@@ -12,24 +12,31 @@ use crate::trace::Place;
 
 /// A call's work, which is a child of the caller's span if the caller wants to be traced.
 pub(crate) async fn watched<T>(interface: &str, member: &str, message: &Message, work: impl Future<Output = T>) -> T {
-    let method = method(interface, member);
-    let span = span(&method, message);
+    let header = message.header();
+    let service = service(header.path().map_or("", |path| path.as_str()));
+    let method = method(service, interface, member);
+    let span = {
+        let _place = Place::of_call(traceparent(message).as_deref(), service).enter();
+        tracing::info_span!("call", what = method)
+    };
     let begun = Instant::now();
     let outcome = work.instrument(span).await;
     metrics::called(method, begun.elapsed());
     outcome
 }
 
-/// `Vms1.Create` for `dev.banger.Vms1.Manager` and `Create`, `Vms1.Vm.Start` for that of a VM.
-fn method(interface: &str, member: &str) -> String {
-    let short = interface.strip_prefix("dev.banger.").unwrap_or(interface);
-    format!("{}.{member}", short.strip_suffix(".Manager").unwrap_or(short))
+/// `Vms1` of `/dev/banger/Vms1/vm/ID`.
+fn service(path: &str) -> &str {
+    path.split('/').nth(3).unwrap_or(path)
 }
 
-fn span(method: &str, message: &Message) -> tracing::Span {
-    let service = method.split('.').next().unwrap_or(method);
-    let _entered = Place::of_call(traceparent(message).as_deref(), service).enter();
-    tracing::info_span!("call", what = method)
+/// Short, and of this service alone: `Vms1.Create` for the manager's, `Vms1.Vm.Start`, `Vms1.Job1.Wait`.
+fn method(service: &str, interface: &str, member: &str) -> String {
+    let own = interface.strip_prefix("dev.banger.").unwrap_or(interface);
+    match own.strip_prefix(service).unwrap_or(own).trim_start_matches('.') {
+        "Manager" => format!("{service}.{member}"),
+        face => format!("{service}.{face}.{member}"),
+    }
 }
 
 /// The caller's trace context, in the options that a method ends with.
@@ -67,8 +74,10 @@ mod tests {
 
     #[test]
     fn methods_have_short_names() {
-        assert_eq!(method("dev.banger.Vms1.Manager", "Create"), "Vms1.Create");
-        assert_eq!(method("dev.banger.Vms1.Vm", "Start"), "Vms1.Vm.Start");
-        assert_eq!(method("dev.banger.Observe1", "Spans"), "Observe1.Spans");
+        let name = |path, interface| method(service(path), interface, "Do");
+        assert_eq!(name("/dev/banger/Vms1", "dev.banger.Vms1.Manager"), "Vms1.Do");
+        assert_eq!(name("/dev/banger/Vms1/vm/abc", "dev.banger.Vms1.Vm"), "Vms1.Vm.Do");
+        assert_eq!(name("/dev/banger/Images1/job/7", "dev.banger.Job1"), "Images1.Job1.Do");
+        assert_eq!(name("/x", "org.example.X"), "/x.org.example.X.Do");
     }
 }

@@ -17,7 +17,9 @@ use zbus::wire::{ObjectPath, OwnedObjectPath};
 
 use crate::authorize::Authorizer;
 use crate::caller::Callers;
+use crate::metrics;
 use crate::objects::{self, Tree};
+use crate::trace::Place;
 pub use follow::follow;
 
 /// How long a job that has ended can be asked for its result.
@@ -73,6 +75,7 @@ impl Shared {
                     s.error = Some(error);
                 }
             }
+            metrics::job_ended(self.kind, s.state.as_str());
             true
         });
     }
@@ -115,7 +118,8 @@ impl Jobs {
         let (changes, path) = (shared.snapshot.subscribe(), shared.path.to_string());
         tokio::spawn(objects::publish(self.tree.connection().clone(), path, changes, |s| s.state == State::Running));
         tokio::spawn(self.clone().retire_when_old(shared.clone()));
-        Ok(Job { shared })
+        let span = tracing::info_span!("job", what = format!("{kind} job"), error = tracing::field::Empty);
+        Ok(Job { shared, span })
     }
 
     async fn retire_when_old(self, shared: Arc<Shared>) {
@@ -146,6 +150,8 @@ impl Jobs {
 #[derive(Debug)]
 pub struct Job {
     shared: Arc<Shared>,
+    /// From the call that made the job to its end.
+    span: tracing::Span,
 }
 
 impl Job {
@@ -178,8 +184,16 @@ impl Job {
         Reporter { shared: self.shared.clone() }
     }
 
+    /// Where work is begun that the job is about.
+    pub fn place(&self) -> Place {
+        self.span.in_scope(Place::here)
+    }
+
     /// The end. Only the first one counts.
     pub fn finish(self, outcome: Result<Dict>) {
+        if let Err(error) = &outcome {
+            self.span.record("error", error.message.as_str());
+        }
         self.shared.end(outcome);
     }
 }

@@ -12,6 +12,7 @@ use zbus::wire::{OwnedVariant, Variant};
 use zbus::{BoxDBusError, Connection, Message, ObjectServer, fdo};
 
 use super::Tree;
+use crate::watched::watched;
 
 pub(super) struct Owned<I> {
     pub(super) tree: Tree,
@@ -116,8 +117,8 @@ impl<I: Interface> Interface for Owned<I> {
             self.calls(&msg.header()).await?;
             // Methods take `&self`: none requires more.
             let unknown = fdo::Error::UnknownMethod(format!("Unknown method '{name}'"));
-            match self.face.call(server, connection, msg, name) {
-                DispatchResult::Async(answer) => answer.await,
+            match self.face.call(server, connection, msg, name.clone()) {
+                DispatchResult::Async(answer) => watched(&I::name(), &name, msg, answer).await,
                 DispatchResult::NotFound | DispatchResult::RequiresMut => Err(unknown.into()),
             }
         }))

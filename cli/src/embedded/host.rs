@@ -20,7 +20,7 @@ use crate::client::escape;
 
 /// Serves until nothing needs it, or SIGTERM. Says on stdout how the start went.
 pub(crate) fn serve() -> ExitCode {
-    let _trace = banger_bus::trace::init("banger", std::io::stderr);
+    banger_bus::trace::init("banger", std::io::stderr);
     // Its own session: a closed terminal ends it no more than it ends a VM.
     nix::unistd::setsid().ok();
     match host() {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use banger_bus::effects::within;
 use banger_bus::jobs::follow;
+use banger_bus::trace::options;
 use banger_schemas::VmId;
 use banger_schemas::error::{Kind, Result};
 use banger_schemas::job::{JobProxy, Progress};
 use banger_schemas::network::Lease;
-use banger_schemas::options::{Dict, DictBuilder, TRACEPARENT};
+use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::{images, network, storage};
 use zbus::Connection;
 use zbus::wire::OwnedObjectPath;
@@ -23,10 +24,6 @@ const ANSWER: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     connection: Connection,
-}
-
-fn options() -> Dict {
-    DictBuilder::default().set_some(TRACEPARENT, banger_bus::trace::traceparent()).build()
 }
 
 /// Calls a peer's method within the deadline, errors becoming ours.
@@ -74,8 +71,8 @@ impl Peers {
     pub(crate) async fn create_disks(&self, vm: &VmRecord) -> Result<()> {
         let storage = self.storage().await?;
         let volatile = DictBuilder::default().set("volatile", vm.client.is_some()).build();
-        let options = options().into_iter().chain(volatile).collect();
-        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, options))
+        let with = |options: Dict| options.into_iter().chain(volatile).collect();
+        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, with(options())))
     }
 
     /// System disk, work disk.
@@ -93,9 +90,9 @@ impl Peers {
             return Ok(Err(refusal));
         }
         let ports: Vec<String> = vm.ports.iter().map(ToString::to_string).collect();
-        let mut options = options();
-        options.extend(DictBuilder::default().set("ports", ports).build());
-        let lease = call!("reserving an address", network.reserve(vm.id.as_str(), options))?;
+        let ports = DictBuilder::default().set("ports", ports).build();
+        let with = |options: Dict| options.into_iter().chain(ports).collect();
+        let lease = call!("reserving an address", network.reserve(vm.id.as_str(), with(options())))?;
         Lease::from_dict(lease).map(Ok)
     }
 

@@ -1,5 +1,6 @@
 //! The actors: one supervisor, and under it one actor a VM.
 
+mod boot;
 mod messages;
 mod perform;
 mod supervisor;

@@ -1,10 +1,13 @@
 //! One VM: holds its state, steps it, starts the effects and tells the world.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use banger_bus::effects::run;
 use banger_bus::family::Guard;
+use banger_bus::metrics::{Member, Population};
+use banger_bus::trace::Place;
 use banger_bus::{Job, post};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::Progress;
@@ -12,6 +15,7 @@ use banger_schemas::keeper::{Exit, ExitCause, Phase};
 use banger_schemas::options::{Dict, DictBuilder};
 use tokio::sync::watch;
 
+use super::boot::Boot;
 use super::messages::{ClientGone, JobCanceled, KeeperSays, Obey, Order, Word};
 use super::perform::{Outcome, Tools};
 use super::watch as watches;
@@ -29,6 +33,8 @@ const MAKE: Duration = Duration::from_secs(3600);
 pub(crate) const CREATE: &str = "create";
 /// Anything else that is done to a VM.
 const EFFECT: Duration = Duration::from_secs(120);
+
+static VMS: LazyLock<Population> = LazyLock::new(|| Population::new("vms", "VMs, by state"));
 
 fn boot_deadline() -> Duration {
     let given = std::env::var(BOOT_DEADLINE_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
@@ -51,6 +57,10 @@ pub(crate) struct VmActor {
     making: Option<SpawnHandle>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
     life: u64,
+    /// Where in a trace it is worked on: the last order's.
+    place: Place,
+    boot: Boot,
+    counted: Member,
     /// Tells the supervisor when this is dropped.
     _guard: Guard,
 }
@@ -65,6 +75,8 @@ impl VmActor {
         job: Option<(Goal, Job)>,
         guard: Guard,
     ) -> Self {
+        let place = job.as_ref().map(|(_, job)| job.place()).unwrap_or_default();
+        let counted = VMS.member(state.as_str());
         VmActor {
             record,
             state,
@@ -78,6 +90,9 @@ impl VmActor {
             shutdown: None,
             making: None,
             life: 0,
+            place,
+            boot: Boot::default(),
+            counted,
             _guard: guard,
         }
     }
@@ -86,6 +101,7 @@ impl VmActor {
         let before = std::mem::replace(&mut self.state, State::Gone { why: None });
         let (next, effects) = step(before.clone(), event);
         if next != before {
+            self.counted.is_now(next.as_str());
             tracing::info!(vm = %self.record.id, from = before.as_str(), to = next.as_str(), "state");
         }
         self.state = next;
@@ -94,8 +110,11 @@ impl VmActor {
         for effect in effects {
             self.perform(effect, ctx);
         }
-        if matches!(self.state, State::Gone { .. }) {
-            ctx.stop();
+        match self.state {
+            State::Gone { .. } => ctx.stop(),
+            // What happens from now on by itself is nobody's order.
+            State::Running | State::Stopped { .. } | State::Stuck { .. } => self.place = Place::default(),
+            _ => {}
         }
     }
 
@@ -115,6 +134,7 @@ impl VmActor {
             }
             _ => {}
         }
+        self.boot.observe(&self.state, &self.place);
     }
 
     fn publish(&mut self) {
@@ -165,6 +185,7 @@ impl VmActor {
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         let (tools, record) = (self.tools.clone(), self.record.clone());
+        let _place = self.place.enter();
         match effect {
             Effect::Make => {
                 let reporter = self.jobs.first().map(|(_, job)| job.reporter());
@@ -327,6 +348,7 @@ impl Handler<Obey> for VmActor {
             message.job.finish(Err(Error::new(Kind::WrongState, format!("{name} is {why}"))));
             return;
         }
+        self.place = message.job.place();
         self.apply(event, ctx);
         self.jobs.push((goal, message.job));
         self.publish();

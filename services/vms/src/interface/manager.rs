@@ -7,7 +7,6 @@ use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::options::{Dict, OWNER, Options};
 use banger_schemas::vms::Spec;
 use tokio::sync::watch;
-use tracing::Instrument;
 use zbus::interface;
 use zbus::message::Header;
 use zbus::wire::OwnedObjectPath;
@@ -101,14 +100,12 @@ impl ManagerFace {
         options: Dict,
     ) -> Result<(OwnedObjectPath, OwnedObjectPath)> {
         let mut options = Options::new(options)?;
-        let span = tracing::info_span!("Vms1.Create");
-        banger_bus::trace::adopt(&span, options.traceparent());
         let token = options.take::<String>("token")?;
         options.finish()?;
         if token.as_ref().is_some_and(|t| t.len() > TOKEN) {
             return Err(Error::invalid(format!("a token has at most {TOKEN} bytes")));
         }
-        let (id, job) = self.make(&header, Spec::from_dict(spec)?, token).instrument(span).await?;
+        let (id, job) = self.make(&header, Spec::from_dict(spec)?, token).await?;
         Ok((path(&id)?, job))
     }
 
