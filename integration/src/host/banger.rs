@@ -25,26 +25,23 @@ impl Host {
     /// Gives the installed banger the kernel and the small image, built once a machine by banger itself.
     pub fn seed_images(&self) {
         let built = Banger::new(crate::Who::Me);
-        for (class, recipe) in SEED {
-            let from = entry(&built.catalog().join(class), recipe);
-            let to = self.path(CATALOG).join(class);
-            std::fs::create_dir_all(&to).unwrap();
-            let mut copy = Command::new("cp");
-            copy.args(["-a", "--sparse=always", "--reflink=auto"]).args([&from, &to]);
-            assert!(copy.status().unwrap().success(), "{copy:?}");
-        }
+        let entries = SEED.map(|(class, recipe)| entry(built.catalog(), class, recipe));
+        let pack = Command::new("tar").arg("--create").arg("--directory").arg(built.catalog()).args(entries).output();
+        let unpack = format!("mkdir -p {CATALOG} && tar --extract --no-same-owner --directory {CATALOG}");
+        self.errand(Who::Root, ["sh", "-ec", &unpack]).stdin(pack.unwrap().stdout).ok();
         self.sh("chown -R banger-images:banger-vm /var/lib/banger/images && chmod 0700 /var/lib/banger/images \
                  && find /var/lib/banger/images/catalog -type f -exec chmod 0440 {} +");
     }
 }
 
-/// What was made by a recipe, in a store.
-fn entry(store: &Path, recipe: &str) -> PathBuf {
+/// What was made by a recipe, in a class of the catalog: its folder there.
+fn entry(catalog: &Path, class: &str, recipe: &str) -> PathBuf {
     let made_by = |folder: &Path| {
         let manifest = std::fs::read_to_string(folder.join("manifest.json")).ok()?;
         manifest.parse::<Value>().ok()?["recipe"].as_str().map(str::to_owned)
     };
-    let mut entries = std::fs::read_dir(store).unwrap().flatten().map(|entry| entry.path());
+    let mut entries = std::fs::read_dir(catalog.join(class)).unwrap().flatten().map(|entry| entry.path());
     let found = entries.find(|folder| made_by(folder).as_deref() == Some(recipe));
-    found.unwrap_or_else(|| panic!("{} has no {recipe}", store.display()))
+    let found = found.unwrap_or_else(|| panic!("{} has no {recipe}", catalog.display()));
+    found.strip_prefix(catalog).unwrap().to_owned()
 }

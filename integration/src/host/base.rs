@@ -1,5 +1,5 @@
-//! The root that hosts are booted from: Debian's packages and a few people. Made once a machine, kept outside the
-//! tree, never written to.
+//! What hosts are booted from: a root for containers, a disk for machines of their own. Debian's packages and a few
+//! people. Made once a machine, kept outside the tree, never written to.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -46,8 +46,14 @@ const PACKAGES: &[&str] = &[
     "python3-minimal",
 ];
 
-/// Without documentation: a third of the files.
-const WITHOUT: [&str; 4] = ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"];
+/// Nothing is lost with it: what is half made is made anew. Without documentation: a third of the files.
+const DPKG: [&str; 5] = [
+    "force-unsafe-io",
+    "path-exclude=/usr/share/doc/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/man/*",
+];
 
 /// Everybody's password is their name. Without a machine id the first boot would be a degraded one. What wakes up at
 /// night or waits for a terminal has no place in a test; journals are kept on the disk, for the post-mortem.
@@ -66,43 +72,102 @@ echo host >/etc/hostname
 echo '127.0.1.1 host' >>/etc/hosts
 "#;
 
-/// The root, made if it is not there. Tests that start together wait for one.
-pub(super) fn base() -> PathBuf {
-    let path = catalog::folder(Who::Me).with_file_name(format!("host-{:016x}", key()));
+/// What a machine of its own needs more than a container.
+const MACHINE_PACKAGES: &[&str] = &["linux-image-amd64", "udev", "lz4", "openssh-server"];
+
+/// Only what the disk needs is in the initramfs: an emulated machine reads slowly.
+const SETTLE_MACHINE: &str = r#"
+systemctl mask serial-getty@ttyS0.service
+rm /etc/systemd/system/dbus.service
+printf '%s\n' MODULES=list COMPRESS=lz4 >/etc/initramfs-tools/conf.d/small
+printf '%s\n' virtio_pci virtio_blk ext4 >>/etc/initramfs-tools/modules
+update-initramfs -u -k all
+echo '/dev/vdb /mnt/dist erofs ro,nofail 0 0' >/etc/fstab
+printf '%s\n' '[Match]' Name=eth0 '[Network]' Address=10.0.2.15/24 Gateway=10.0.2.2 >/etc/systemd/network/eth0.network
+systemctl enable systemd-networkd
+systemctl disable systemd-networkd-wait-online
+"#;
+
+/// Makes a disk of a root, `$0`, and puts beside it what it is started with.
+const PACK: &str = r#"
+files=$0.files
+mv "$0" "$files" && mkdir "$0" && cd "$0"
+ssh-keygen -q -t ed25519 -N '' -f key
+install -D --mode=0600 key.pub "$files/root/.ssh/authorized_keys"
+mv "$files"/boot/vmlinuz-* kernel && mv "$files"/boot/initrd.img-* initrd
+mke2fs -q -t ext4 -d "$files" disk 6G
+rm -rf "$files"
+"#;
+
+/// The root for containers.
+pub(super) fn container() -> PathBuf {
+    made("host", "", &[], "")
+}
+
+/// What a machine of its own is started with.
+#[derive(Debug)]
+pub(super) struct Disk(PathBuf);
+
+impl Disk {
+    pub(super) fn image(&self) -> PathBuf {
+        self.0.join("disk")
+    }
+
+    pub(super) fn kernel(&self) -> PathBuf {
+        self.0.join("kernel")
+    }
+
+    pub(super) fn initrd(&self) -> PathBuf {
+        self.0.join("initrd")
+    }
+
+    /// Opens it to root's ssh.
+    pub(super) fn key(&self) -> PathBuf {
+        self.0.join("key")
+    }
+}
+
+/// The disk for machines of their own.
+pub(super) fn machine() -> Disk {
+    Disk(made("machine", PACK, MACHINE_PACKAGES, SETTLE_MACHINE))
+}
+
+/// What is made by this recipe, made if it is not there. Tests that start together wait for one.
+fn made(kind: &str, pack: &str, more: &[&str], settle: &str) -> PathBuf {
+    let packages = [PACKAGES, more].concat().join(",");
+    let settle = format!("{SETTLE}{settle}");
+    let mut key = DefaultHasher::new();
+    (RELEASE, DPKG, &packages, &settle, pack).hash(&mut key);
+    let path = catalog::folder(Who::Me).with_file_name(format!("{kind}-{:016x}", key.finish()));
     let lock = File::options().create(true).truncate(false).write(true).open(path.with_extension("lock")).unwrap();
     let _turn = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
     if !path.exists() {
         let half = path.with_extension("half");
-        if half.exists() {
-            std::fs::remove_dir_all(&half).unwrap();
+        for left in [&half, &half.with_extension("half.files")] {
+            if left.exists() {
+                std::fs::remove_dir_all(left).unwrap();
+            }
         }
-        make(&half);
+        make(&half, &packages, &settle);
+        succeed(Command::new("sh").args(["-ec", pack]).arg(&half));
         std::fs::rename(&half, &path).unwrap();
     }
     path
 }
 
-/// Another recipe, another root.
-fn key() -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (RELEASE, PACKAGES, WITHOUT, SETTLE).hash(&mut hasher);
-    hasher.finish()
-}
-
-fn make(root: &Path) {
-    // It mounts; killed, it would leave mounts and processes behind. In namespaces of its own both end with it.
+fn make(root: &Path, packages: &str, settle: &str) {
     let mut bootstrap = Command::new("unshare");
+    // It mounts; killed, it would leave mounts and processes behind. In namespaces of its own both end with it.
     bootstrap.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "mmdebstrap", "--mode=root"]);
     bootstrap.args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""]);
-    bootstrap.args(WITHOUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
-    bootstrap.arg(format!("--include={}", PACKAGES.join(","))).arg(RELEASE).arg(root);
-    succeed(bootstrap);
-    let mut settle = Command::new("chroot");
-    settle.arg(root).args(["sh", "-ec", SETTLE]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    succeed(settle);
+    bootstrap.args(DPKG.map(|option| format!("--dpkgopt={option}")));
+    succeed(bootstrap.arg(format!("--include={packages}")).arg(RELEASE).arg(root));
+    let mut chroot = Command::new("chroot");
+    chroot.arg(root).args(["sh", "-ec", settle]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    succeed(&mut chroot);
 }
 
-fn succeed(mut command: Command) {
+fn succeed(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}: 'make packages' installs it"));
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,18 +1,18 @@
 //! The life of a host: booted, asked, powered off.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::unistd::{Pid, geteuid};
 
-use super::base::base;
-use super::container::{Container, inside};
+use super::container::Container;
+use super::emulator::Emulator;
 use super::folder::Folder;
-use super::{Errand, Running, Who, evidence, patiently};
-use crate::{Output, dist, leftovers, within};
+use super::{Errand, Running, Who, base, evidence, patiently};
+use crate::{Output, leftovers, within};
 
 /// How a host is to be.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,55 +35,64 @@ pub enum Bus {
 #[derive(Debug)]
 pub struct Host {
     folder: Folder,
-    container: Container,
-    leader: Option<Pid>,
+    machine: Box<dyn Machine>,
     numbers: AtomicU32,
+}
+
+/// What a host runs in.
+pub(super) trait Machine: std::fmt::Debug {
+    /// What a command inside begins with, as root and outside of all units; once its systemd answers.
+    fn inside(&self) -> Option<Command>;
+    /// Its first process, if it is one of this machine's.
+    fn leader(&self) -> Option<Pid>;
+    fn has_ended(&self) -> bool;
+    /// Ends it and all that is in it at once.
+    fn kill(&self);
 }
 
 /// The device with the mode that udev gives it, if the machine has it: a node of its own, the machine's stays as it is.
 /// When all is up, or systemd-tmpfiles meets it half made.
 const KVM: &str = "mknod --mode=0660 /dev/kvm c 10 232 && chgrp kvm /dev/kvm";
 
-/// A loaded machine takes its time; the harness does not.
-const BOOT: Duration = Duration::from_secs(60);
 const POWER_OFF: Duration = Duration::from_secs(15);
 
 impl Host {
     /// Boots one, and waits until all is up that its boot starts.
     pub fn boot(options: Options) -> Self {
         assert!(geteuid().is_root(), "a host needs root: run its tests as root, or leave them out");
-        let folder = Folder::new();
-        let container = Container::start(&base(), &folder, &dist().canonicalize().unwrap(), options.bus);
-        let mut host = Host { folder, container, leader: None, numbers: AtomicU32::new(0) };
-        host.wait_until_up();
+        let (base, folder) = (base::container(), Folder::new());
+        let container = Container::start(&base, folder.place(), folder.groups(), options.bus);
+        let host = Host::up(folder, Box::new(container), Duration::from_secs(60));
+        if Path::new("/dev/kvm").exists() {
+            host.ask(["sh", "-ec", KVM]);
+        }
         host
     }
 
-    fn wait_until_up(&mut self) {
-        self.wait("its systemd answers", |host| {
-            host.leader = host.container.leader();
-            host.leader.is_some() && host.path("/run/systemd/private").exists()
-        });
-        let mut state = String::new();
-        self.wait("it is up", |host| {
-            let asked = host.inside().args(["timeout", "30", "systemctl", "is-system-running", "--wait"]).output();
-            state = String::from_utf8(asked.unwrap().stdout).unwrap().trim().to_owned();
-            ["running", "degraded"].contains(&state.as_str())
-        });
-        if Path::new("/dev/kvm").exists() {
-            self.ask(["sh", "-ec", KVM]);
-        }
-        if state == "degraded" {
-            println!("the host is degraded: {}", self.failed_units().join(" "));
-        }
+    /// Boots one on a machine of its own, emulated: with KVM, and with limits that hold. It takes half a minute, and
+    /// nobody can be `Active` or `Inactive` in it.
+    pub fn boot_machine() -> Self {
+        assert!(geteuid().is_root(), "a host needs root: run its tests as root, or leave them out");
+        let (base, folder) = (base::machine(), Folder::new());
+        let emulator = Emulator::start(&base, folder.place());
+        Host::up(folder, Box::new(emulator), Duration::from_secs(240))
     }
 
-    fn wait(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
-        within(BOOT, what, || {
-            let console = || std::fs::read_to_string(self.folder.place().console()).unwrap_or_default();
-            assert!(!self.container.has_ended(), "the host has ended: {}", console());
-            holds(self)
+    fn up(folder: Folder, machine: Box<dyn Machine>, limit: Duration) -> Self {
+        let host = Host { folder, machine, numbers: AtomicU32::new(0) };
+        let mut state = String::new();
+        within(limit, "the host is up", || {
+            let console = || std::fs::read_to_string(host.folder.place().console()).unwrap_or_default();
+            assert!(!host.machine.has_ended(), "the host has ended: {}", console());
+            let Some(mut inside) = host.machine.inside() else { return false };
+            let asked = inside.args(["timeout", "60", "systemctl", "is-system-running", "--wait"]).output().unwrap();
+            state = String::from_utf8(asked.stdout).unwrap().trim().to_owned();
+            ["running", "degraded"].contains(&state.as_str())
         });
+        if state == "degraded" {
+            println!("the host is degraded: {}", host.failed_units().join(" "));
+        }
+        host
     }
 
     /// Units that have failed.
@@ -161,17 +170,12 @@ impl Host {
 
     /// The host's processes have this one as their first: for measurements from outside.
     pub fn leader(&self) -> Pid {
-        self.leader.expect("the host is up")
-    }
-
-    /// Where a path of the host's lies for the harness. No absolute link may be on the way.
-    pub(super) fn path(&self, inside: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{inside}", self.leader()))
+        self.machine.leader().expect("the host runs in a container")
     }
 
     /// A command of the harness's own, outside of all units.
     pub(super) fn inside(&self) -> Command {
-        inside(self.leader())
+        self.machine.inside().expect("the host runs")
     }
 
     /// Asks something of the harness's own that must succeed.
@@ -180,6 +184,11 @@ impl Host {
         let output = self.inside().args(["timeout", "30"]).args(&words).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Whether who logs in last sits there.
+    pub(super) fn has_seat(&self) -> bool {
+        self.machine.leader().is_some()
     }
 
     /// Who sits at the machine.
@@ -200,19 +209,19 @@ impl Host {
 
     /// In order, if it can; else at once.
     fn power_off(&mut self) {
-        if let Some(leader) = self.leader {
+        if let Some(mut inside) = self.machine.inside() {
             let order = ["timeout", "5", "systemctl", "start", "--no-block", "--job-mode=replace-irreversibly"];
-            drop(inside(leader).args(order).arg("poweroff.target").output());
-            patiently(POWER_OFF, || self.container.has_ended());
+            drop(inside.args(order).arg("poweroff.target").output());
+            patiently(POWER_OFF, || self.machine.has_ended());
         }
-        self.container.kill();
+        self.machine.kill();
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
         self.power_off();
-        let ended = patiently(Duration::from_secs(10), || self.container.has_ended());
+        let ended = patiently(Duration::from_secs(10), || self.machine.has_ended());
         let left =
             [leftovers::processes(self.folder.place().path()), leftovers::mounts(self.folder.place().path())].concat();
         if std::thread::panicking() {

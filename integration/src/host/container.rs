@@ -2,16 +2,15 @@
 //! mounts and starts ends with it, and it with the test, whoever is killed. It knows nothing of what runs inside.
 
 use std::fs::File;
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::boot::Bus;
-use super::folder::Folder;
+use super::boot::{Bus, Machine};
+use super::folder::Place;
+use super::tied::Tied;
+use crate::dist;
 
 /// `$1` is the root that it stands on, `$2` the host's folder, `$3` what is to be removed from the root, then its
 /// control groups up to the `--`, and the rest nspawn's. nspawn keeps locks in /run: not in the machine's.
@@ -49,69 +48,61 @@ const NSPAWN: [&str; 18] = [
 
 #[derive(Debug)]
 pub(super) struct Container {
-    outer: Pid,
-    ended: JoinHandle<ExitStatus>,
+    outer: Tied,
 }
 
 impl Container {
-    pub(super) fn start(base: &Path, folder: &Folder, dist: &Path, bus: Bus) -> Self {
-        let console = File::create(folder.place().console()).unwrap();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-            .args(["sh", "-euc", PREPARE, "sh"])
-            .args([base, folder.place().path()])
-            // Debian: the broker has replaced the daemon by this link.
-            .arg(if bus == Bus::Daemon { "etc/systemd/system/dbus.service" } else { "" })
-            .args(folder.groups())
-            .arg("--")
-            .args(NSPAWN)
-            .arg(format!("--bind-ro={}:/mnt/dist", dist.display()))
-            .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
-            .stdin(Stdio::null())
-            .stdout(console.try_clone().unwrap())
-            .stderr(console);
-        let (started, outer) = mpsc::channel();
-        // The kernel sends the signal of a parent's death when the thread that made the child ends: this one waits.
-        let ended = std::thread::spawn(move || {
-            let mut child = command.spawn().expect("setpriv is part of util-linux");
-            started.send(Pid::from_raw(child.id().try_into().unwrap())).unwrap();
-            child.wait().unwrap()
+    pub(super) fn start(base: &Path, place: &Place, groups: &[PathBuf], bus: Bus) -> Self {
+        let console = File::create(place.console()).unwrap();
+        let outer = Tied::start(|command| {
+            command
+                .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+                .args(["sh", "-euc", PREPARE, "sh"])
+                .args([base, place.path()])
+                // Debian: the broker has replaced the daemon by this link.
+                .arg(if bus == Bus::Daemon { "etc/systemd/system/dbus.service" } else { "" })
+                .args(groups)
+                .arg("--")
+                .args(NSPAWN)
+                .arg(format!("--bind-ro={}:/mnt/dist", dist().canonicalize().unwrap().display()))
+                .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+                .stdin(Stdio::null())
+                .stdout(console.try_clone().unwrap())
+                .stderr(console);
         });
-        Container { outer: outer.recv().unwrap(), ended }
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.is_finished()
-    }
-
-    /// The host's PID 1, once there is one.
-    pub(super) fn leader(&self) -> Option<Pid> {
-        let nspawn = children(self.outer).into_iter().next()?;
-        children(nspawn).into_iter().find(|pid| is_first(*pid))
-    }
-
-    /// Ends it and all that is in it at once.
-    pub(super) fn kill(&self) {
-        if !self.has_ended() {
-            // It may end by itself in this moment.
-            kill(self.outer, Signal::SIGKILL).ok();
-        }
+        Container { outer }
     }
 }
 
-/// A command inside, as root and outside of all units: for the harness's own questions.
-pub(super) fn inside(leader: Pid) -> Command {
-    let mut command = Command::new("nsenter");
-    command
-        .args(["--target", &leader.to_string(), "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"])
-        .args(["--root", "--wd", "--"])
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", "/root")
-        .env("LANG", "C.UTF-8");
-    command
+impl Machine for Container {
+    fn inside(&self) -> Option<Command> {
+        let leader = self.leader()?;
+        if !Path::new(&format!("/proc/{leader}/root/run/systemd/private")).exists() {
+            return None;
+        }
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &leader.to_string(), "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"])
+            .args(["--root", "--wd", "--"])
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root")
+            .env("LANG", "C.UTF-8");
+        Some(command)
+    }
+
+    fn leader(&self) -> Option<Pid> {
+        let nspawn = children(self.outer.pid()).into_iter().next()?;
+        children(nspawn).into_iter().find(|pid| is_first(*pid))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.outer.has_ended()
+    }
+
+    fn kill(&self) {
+        self.outer.kill();
+    }
 }
 
 fn children(pid: Pid) -> Vec<Pid> {

@@ -2,20 +2,17 @@
 //! ends with the host.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
 use super::{Host, Who, patiently};
 use crate::{Output, eventually};
 
-/// Waits in a session, until somebody writes into this, to become the command.
-const WAIT: &str = r#"read -r _ <"$0" && exec "$@""#;
+/// Says that its session is there, by one pipe, and waits at the other to become the command.
+const WAIT: &str = r#"echo >"$0.here" && read -r _ <"$0.go" && exec "$@""#;
 
 /// What is to be run, by whom, with what on stdin and for how long.
 #[derive(Debug)]
@@ -63,9 +60,11 @@ impl<'h> Errand<'h> {
 
     /// Starts it and lets it run; stdin is the caller's.
     pub fn start(self) -> Running<'h> {
+        let sits = matches!(self.who, Who::Active(_) | Who::Inactive(_));
+        assert!(!sits || self.host.has_seat(), "a machine of its own has terminals, which decide who sits there");
         match self.who {
             Who::Inactive(user) => self.start_behind(Who::Active(user.rival())),
-            _ => self.start_unit(None),
+            _ => self.start_unit(),
         }
     }
 
@@ -74,27 +73,21 @@ impl<'h> Errand<'h> {
     fn start_behind(mut self, rival: Who) -> Running<'h> {
         let host = self.host;
         let gate = format!("/run/gate-{}", host.next_number());
-        host.ask(["mkfifo", "--mode=0666", &gate]);
+        host.ask(["mkfifo", "--mode=0666", &format!("{gate}.here"), &format!("{gate}.go")]);
         let words = ["sh", "-c", WAIT, &gate].map(OsString::from).into_iter().chain(self.words);
         self.words = words.collect();
-        let mut running = self.start_unit(None);
-        // Opens only when the other end is open too: when the session is there.
-        let mut writer = None;
-        let open = || File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(host.path(&gate));
-        eventually("the session is open", || {
-            writer = open().ok();
-            writer.is_some()
-        });
+        let mut running = self.start_unit();
+        host.ask(["cat", &format!("{gate}.here")]);
         let words = ["sh", "-c", "echo here; exec sleep infinity"].map(OsString::from);
-        let mut rival_running = Errand::new(host, rival, words.into()).start();
-        rival_running.says("here");
-        running.rival = Some(Box::new(rival_running));
+        let mut sitting = Errand::new(host, rival, words.into()).start();
+        sitting.says("here");
+        running.rival = Some(Box::new(sitting));
         eventually("the other one sits there", || host.sitting().as_deref() == rival.user_name());
-        std::io::Write::write_all(&mut writer.unwrap(), b"\n").unwrap();
+        host.ask(["sh", "-c", r#"echo >"$0""#, &format!("{gate}.go")]);
         running
     }
 
-    fn start_unit(self, rival: Option<Box<Running<'h>>>) -> Running<'h> {
+    fn start_unit(self) -> Running<'h> {
         let unit = format!("errand-{}.service", self.host.next_number());
         let mut command = self.host.inside();
         command.args(["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--unit", &unit]);
@@ -106,7 +99,7 @@ impl<'h> Errand<'h> {
         command.arg("--").args(self.words.iter().map(|word| literal(word)));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let outer = crate::Running::of(command);
-        Running { host: self.host, unit, outer: Some(outer), rival, limit: self.limit, begun: Instant::now() }
+        Running { host: self.host, unit, outer: Some(outer), rival: None, limit: self.limit, begun: Instant::now() }
     }
 }
 

@@ -15,9 +15,11 @@ mod base;
 mod boot;
 mod cgroup;
 mod container;
+mod emulator;
 mod errand;
 mod evidence;
 mod folder;
+mod tied;
 mod who;
 
 pub use boot::{Bus, Host, Options};
