@@ -45,9 +45,13 @@ pub(crate) async fn require_polkit(bus: &Connection) -> Result<(), Failure> {
         .hint("sudo apt install polkitd"))
 }
 
+/// sd_booted(3).
+pub(crate) fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 pub(crate) fn require_systemd() -> Result<(), Failure> {
-    // sd_booted(3).
-    if Path::new("/run/systemd/system").is_dir() {
+    if is_booted() {
         return Ok(());
     }
     Err(Failure::new("the services are units of systemd, and this host was not booted with it")
@@ -64,6 +68,11 @@ pub(crate) fn make_accounts(prefix: &Prefix) -> Result<(), Failure> {
 pub(crate) fn admit(owner: &str) -> Result<(), Failure> {
     // Knows users of every source, which usermod(8) does not.
     run("gpasswd", ["--add", owner, "banger"])
+}
+
+/// Who is in it.
+pub(crate) fn members() -> Vec<String> {
+    nix::unistd::Group::from_name("banger").ok().flatten().map_or_else(Vec::new, |group| group.mem)
 }
 
 /// Makes systemd and the bus read their files again.

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use zbus::Connection;
+
 use super::exchange::{Exchange, Real, Wanted, exchange, missing_folders};
 use super::host;
-use super::manifest::{Entry, Manifest};
+use super::manifest::{self, Entry, Manifest};
 use super::plan::{Planned, plan};
 use super::prefix::Prefix;
 use super::source::Source;
@@ -32,11 +34,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let source = Source::of_this_program()?;
     if let Some(root) = &args.stage {
         let wanted = Wanted { files: measured(plan(&args.prefix, &source)?)?, ..Wanted::default() };
-        return tell(exchange(&Real, root, wanted)?.keep());
+        tell(&exchange(&Real, root, wanted)?.keep());
+        return Ok(());
     }
     host::require_root()?;
-    let bus = host::bus().await?;
-    host::require_polkit(&bus).await?;
+    // A package may be unpacked where nothing runs, as for an image of a host.
+    let bus = if args.packaged && !host::is_booted() { None } else { Some(host::bus().await?) };
     let owner = args.owner.or_else(caller);
     owner.as_deref().map_or(Ok(()), known)?;
     let root = Path::new("/");
@@ -45,20 +48,22 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::new("banger is installed as a package, whose files are not replaced")
             .hint("update the package, or 'sudo apt remove banger' first"));
     }
+    let upgrade = installed.is_some();
     let (wanted, manifest) = wanted(root, &args.prefix, &source, args.packaged, installed)?;
     let exchange = exchange(&Real, root, wanted)?;
-    if let Err(failure) = activate(&bus, &args.prefix, owner.as_deref()).await {
-        return Err(back(exchange, &bus, failure).await);
+    if let Err(failure) = activate(bus.as_ref(), &args.prefix, owner.as_deref()).await {
+        return Err(back(exchange, bus.as_ref(), upgrade, failure).await);
     }
-    tell(exchange.keep())?;
+    tell(&exchange.keep());
     out(&format!("banger {} is installed in {}\n", manifest.name(), args.prefix))?;
     match owner {
-        Some(owner) => out(&format!("{owner} is in the group banger, and needs no password\n")),
-        None => {
+        Some(owner) => out(&format!("{owner} is in the group banger, and needs no password\n"))?,
+        None if host::members().is_empty() => {
             note("hint: 'banger system install --owner USER' lets USER use it without a password");
-            Ok(())
         }
+        None => {}
     }
+    Ok(())
 }
 
 /// What has to be written and removed, and the manifest that is part of it.
@@ -71,8 +76,11 @@ fn wanted(
 ) -> Result<(Wanted, Manifest), Failure> {
     let mut files = measured(plan(prefix, source)?)?;
     let before = installed.as_ref().map_or(&[][..], |i| &i.folders);
-    let needed: Vec<PathBuf> = missing_folders(root, files.iter().map(|(file, _)| file.target.as_path()));
-    let in_use = |folder: &PathBuf| files.iter().any(|(file, _)| file.target.starts_with(folder));
+    let targets = files.iter().map(|(file, _)| file.target.as_path());
+    let needed = missing_folders(root, targets.chain([Path::new(manifest::PATH)]));
+    let in_use = |folder: &PathBuf| {
+        Path::new(manifest::PATH).starts_with(folder) || files.iter().any(|(file, _)| file.target.starts_with(folder))
+    };
     let (kept, gone_folders): (Vec<_>, Vec<_>) = before.iter().cloned().partition(in_use);
     // A path sorts before what is below it.
     let folders: BTreeSet<PathBuf> = needed.into_iter().chain(kept).collect();
@@ -97,22 +105,25 @@ fn measured(files: Vec<Planned>) -> Result<Vec<(Planned, Entry)>, Failure> {
     files.into_iter().map(|file| Entry::planned(&file).map(|entry| (file, entry))).collect()
 }
 
-async fn activate(bus: &zbus::Connection, prefix: &Prefix, owner: Option<&str>) -> Result<(), Failure> {
+async fn activate(bus: Option<&Connection>, prefix: &Prefix, owner: Option<&str>) -> Result<(), Failure> {
     host::make_accounts(prefix)?;
     owner.map_or(Ok(()), host::admit)?;
+    let Some(bus) = bus else { return Ok(()) };
+    host::require_polkit(bus).await?;
     host::reload(bus).await?;
     host::restart()
 }
 
 /// The host as it was before: its files, and those who have read the new ones.
-async fn back(exchange: Exchange<'_, Real>, bus: &zbus::Connection, because: Failure) -> Failure {
+async fn back(exchange: Exchange<'_, Real>, bus: Option<&Connection>, upgrade: bool, because: Failure) -> Failure {
     let failure = exchange.undo(because);
+    let Some(bus) = bus else { return failure };
     let again = match host::reload(bus).await {
-        Ok(()) => host::restart(),
-        failed => failed,
+        Ok(()) if upgrade => host::restart(),
+        done => done,
     };
     match again {
-        Ok(()) => Failure { message: format!("{}; nothing was installed", failure.message), ..failure },
+        Ok(()) => failure,
         Err(second) => Failure { message: format!("{}; and then: {}", failure.message, second.message), ..failure },
     }
 }
@@ -135,7 +146,56 @@ fn known(owner: &str) -> Result<(), Failure> {
 }
 
 /// What was not quite tidy.
-pub(super) fn tell(left: Vec<String>) -> Result<(), Failure> {
+pub(super) fn tell(left: &[String]) {
     left.iter().for_each(|line| note(&format!("note: {line}")));
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Installs into a scratch root, without a host.
+    fn install(root: &Path, prefix: &str, source: &Source) -> Manifest {
+        let before = Manifest::read(root).unwrap();
+        let (wanted, manifest) = wanted(root, &prefix.parse().unwrap(), source, false, before).unwrap();
+        assert!(exchange(&Real, root, wanted).unwrap().keep().is_empty());
+        manifest
+    }
+
+    /// Files below a folder, as the host sees them.
+    fn files(root: &Path, folder: &Path) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(root, &path));
+            } else {
+                found.insert(Path::new("/").join(path.strip_prefix(root).unwrap()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn another_prefix_takes_the_place_of_the_first_and_the_manifest_knows_every_file() {
+        let (root, dist) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let source = Source { banger: dist.path().join("banger"), lib: dist.path().to_owned() };
+        for program in super::super::source::programs().chain(["banger", "commit"]) {
+            std::fs::write(dist.path().join(program), program).unwrap();
+        }
+        install(root.path(), "/usr/local", &source);
+        assert!(root.path().join("usr/local/lib/banger/commit").exists());
+        let manifest = install(root.path(), "/opt/banger", &source);
+        assert_eq!(Manifest::read(root.path()).unwrap().unwrap(), manifest);
+        assert_eq!(manifest.commit.as_deref(), Some("commit"));
+        let known = manifest.files.keys().cloned().chain([PathBuf::from(manifest::PATH)]).collect();
+        assert_eq!(files(root.path(), root.path()), known);
+        assert!(!root.path().join("usr/local/lib").exists());
+        assert!(!manifest.folders.contains(&"/usr/local/lib".into()), "{:?}", manifest.folders);
+
+        let gone = known.into_iter().collect();
+        let wanted = Wanted { gone, gone_folders: manifest.folders, ..Wanted::default() };
+        assert!(exchange(&Real, root.path(), wanted).unwrap().keep().is_empty());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
 }

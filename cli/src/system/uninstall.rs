@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use banger_schemas::error::{Error, Kind};
 use banger_schemas::options::Dict;
 use banger_schemas::{network, vms};
 use zbus::Connection;
@@ -16,10 +17,12 @@ use super::manifest::{Manifest, PATH};
 use super::restart::installed;
 use super::source::{Account, accounts};
 use crate::error::Failure;
-use crate::view::out;
+use crate::view::{note, out};
 
 /// A service that does not answer within this is gone around.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const UNKNOWN_METHOD: &str = "org.freedesktop.DBus.Error.UnknownMethod";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -44,10 +47,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     end_machines(&bus, args.force).await?;
     match retract(&bus).await {
-        Err(failure) if !args.force => {
+        Ok(undone) => undone.iter().for_each(|line| note(line)),
+        Err(failure) if args.force => note(&format!("note: {}", failure.message)),
+        Err(failure) => {
             return Err(failure.hint("--force goes on; 'journalctl --boot --unit banger-network' says why"));
         }
-        _ => {}
     }
     remove(&bus, manifest).await?;
     if args.purge {
@@ -105,14 +109,25 @@ async fn names(bus: &Connection, ids: &[String]) -> Option<Vec<String>> {
     (names.len() == ids.len()).then_some(names)
 }
 
-/// Undoes what services did to the host beyond their own folders.
-async fn retract(bus: &Connection) -> Result<(), Failure> {
+/// Undoes what services did to the host beyond their own folders; what that was. A machine that has just ended may
+/// still have its network for a moment.
+async fn retract(bus: &Connection) -> Result<Vec<String>, Failure> {
     let no_options = (Dict::new(),);
-    let call = bus.call_method(Some(network::NAME), network::PATH, Some(network::MANAGER), "Retract", &no_options);
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Failure::new(format!("the network's changes to this host cannot be undone: {error}"))),
-        Err(_) => Err(Failure::new("the network's changes to this host were not undone in time")),
+    let begun = Instant::now();
+    loop {
+        let call = bus.call_method(Some(network::NAME), network::PATH, Some(network::MANAGER), "Retract", &no_options);
+        let error = match tokio::time::timeout(PATIENCE, call).await {
+            Ok(Ok(reply)) => return Ok(reply.body().deserialize()?),
+            // A service of a version that changes nothing beyond its own folders.
+            Ok(Err(zbus::Error::MethodError(name, _, _))) if name == UNKNOWN_METHOD => return Ok(Vec::new()),
+            Ok(Err(error)) => Error::from(error),
+            Err(_) => Error::new(Kind::Timeout, "the network service does not answer"),
+        };
+        if error.kind != Kind::InUse || begun.elapsed() > PATIENCE {
+            let what = "the network's changes to this host cannot be undone";
+            return Err(Failure::new(format!("{what}: {}", error.message)));
+        }
+        tokio::time::sleep(PATIENCE / 50).await;
     }
 }
 
@@ -129,7 +144,7 @@ async fn remove(bus: &Connection, manifest: Manifest) -> Result<(), Failure> {
             Err(second) => Failure { message: format!("{}; and then: {}", failure.message, second.message), ..failure },
         });
     }
-    tell(exchange.keep())?;
+    tell(&exchange.keep());
     remove_tree("/run/banger")
 }
 

@@ -166,7 +166,7 @@ impl<D: Disk> Exchange<'_, D> {
             })
             .collect();
         if undone.is_empty() {
-            return because;
+            return Failure { message: format!("{}; nothing was changed", because.message), ..because };
         }
         let hint = because.hint.clone().map(|hint| format!("{hint}; ")).unwrap_or_default();
         because.hint(format!("{hint}not everything could be put back as it was: {}", undone.join("; ")))
