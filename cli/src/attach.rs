@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 
+use banger_bus::trace::options;
 use banger_schemas::codec::MAX_DATA;
 use banger_schemas::guest::{Exec, ExecFailure, ExecInput, ExecOutput, TtySize};
 use banger_schemas::io::{FrameReader, write_frame};
-use banger_schemas::options::Dict;
 use banger_schemas::sessions::{ManagerProxy, exec_to_dict};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -54,9 +54,10 @@ impl End {
 }
 
 /// Starts a command; the stream that serves it.
+#[tracing::instrument(name = "starting a command", skip_all)]
 pub(crate) async fn start(client: &Client, vm: &str, exec: &Exec) -> Result<UnixStream, Failure> {
     let sessions = ManagerProxy::new(&client.bus).await?;
-    let asked = (vm, exec_to_dict(exec), Dict::new());
+    let asked = (vm, exec_to_dict(exec), options());
     let stream: zbus::wire::OwnedFd = client.call(sessions.inner(), "Exec", &asked).await?;
     let stream = std::os::unix::net::UnixStream::from(OwnedFd::from(stream));
     stream.set_nonblocking(true)?;
@@ -76,6 +77,7 @@ pub(crate) fn terminal_size() -> TtySize {
 }
 
 /// Connects this process's standard streams with the command until it ends.
+#[tracing::instrument(name = "running the command", skip_all)]
 pub(crate) async fn streams(stream: UnixStream, exec: &Exec) -> Result<End, Failure> {
     let _raw = match exec.tty {
         Some(_) => Some(RawTerminal::enter()?),

@@ -2,8 +2,8 @@
 
 use banger_bus::Dirs;
 use banger_bus::service::Address;
+use banger_bus::trace::options;
 use banger_schemas::error::Error;
-use banger_schemas::options::Dict;
 use banger_schemas::{error::Kind, vms};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
@@ -39,6 +39,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects; starts embedded mode where there is no system service.
+    #[tracing::instrument(name = "finding the services", skip_all)]
     pub(crate) async fn connect(ask: Ask) -> Result<Self, Failure> {
         if let Some(bus) = system_bus_with_banger().await {
             return Ok(Client { bus, mode: Mode::System, asker: Asker::new(ask) });
@@ -63,7 +64,7 @@ impl Client {
 
     /// The VM that a reference names.
     pub(crate) async fn vm(&self, reference: &str) -> Result<vms::VmProxy<'static>, Failure> {
-        let path = self.call(self.vms().await?.inner(), "Get", &(reference, Dict::new())).await?;
+        let path = self.call(self.vms().await?.inner(), "Get", &(reference, options())).await?;
         self.vm_at(path).await
     }
 

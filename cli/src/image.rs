@@ -1,5 +1,6 @@
 //! `banger image` and `banger kernel`.
 
+use banger_bus::trace::options;
 use banger_schemas::images::{self, ManagerProxy};
 use banger_schemas::options::{Dict, DictBuilder};
 use clap::Subcommand;
@@ -85,7 +86,7 @@ pub(crate) async fn run_image(command: ImageCommand, ask: Ask) -> Result<(), Fai
             print_fields(&fields(&image), json)
         }
         ImageCommand::Pull { name } => {
-            let job = client.call(images.inner(), "Pull", &(&name, Dict::new())).await?;
+            let job = client.call(images.inner(), "Pull", &(&name, options())).await?;
             pulled(&client, job, &name).await
         }
         ImageCommand::Delete { name } => {
@@ -104,7 +105,7 @@ pub(crate) async fn run_kernel(command: KernelCommand, ask: Ask) -> Result<(), F
             table(&rows, args.json)
         }
         KernelCommand::Pull { name } => {
-            let job = client.call(images.inner(), "PullKernel", &(&name, Dict::new())).await?;
+            let job = client.call(images.inner(), "PullKernel", &(&name, options())).await?;
             pulled(&client, job, &name).await
         }
         KernelCommand::Delete { name } => {

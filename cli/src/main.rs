@@ -10,8 +10,10 @@ mod doctor;
 mod embedded;
 mod error;
 mod image;
+mod observe;
 mod progress;
 mod system;
+mod trace;
 mod view;
 mod vm;
 mod workspace;
@@ -66,6 +68,9 @@ enum Command {
         #[command(subcommand)]
         command: system::Command,
     },
+    Trace(trace::Args),
+    /// Show numbers of the services that run, as Prometheus reads them
+    Metrics,
     /// Serve all of banger to this user on a private bus (started by itself when needed)
     #[command(hide = true)]
     Embedded,
@@ -100,6 +105,8 @@ async fn run(command: Command, ask: Ask) -> Result<u8, Failure> {
         Command::Kernel { command } => image::run_kernel(command, ask).await.map(|()| code::OK),
         Command::Doctor(args) => doctor::run(args).await,
         Command::System { command } => system::run(command).await,
+        Command::Trace(args) => trace::run(args, ask).await,
+        Command::Metrics => trace::metrics().await,
         Command::Embedded => Ok(code::OK),
     }
 }

@@ -200,6 +200,8 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
+        // A span that was entered has ended when it was left last.
+        self.span.in_scope(|| ());
         self.shared.end(Err(Error::new(Kind::Gone, "what did this job went away before its end")));
     }
 }

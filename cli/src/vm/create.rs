@@ -1,5 +1,6 @@
 //! `banger vm create`, and what `run` shares with it: the machine's specification.
 
+use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::size::{self, Mib};
 use banger_schemas::vms::{self, Port, Spec, VmProxy};
@@ -82,11 +83,13 @@ pub(super) struct Made {
 }
 
 /// Makes a machine and waits for it. A job that fails leaves either nothing, or a stopped machine to look at.
+#[tracing::instrument(name = "making the machine", skip_all)]
 pub(super) async fn make(client: &Client, machine: &Machine, start: bool, ephemeral: bool) -> Result<Made, Failure> {
     let vms = client.vms().await?;
     // Names this request on the bus: whoever repeats it gets this machine and no second one.
     let token = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
-    let options = DictBuilder::default().set("token", token).build();
+    let mut options = options();
+    options.extend(DictBuilder::default().set("token", token).build());
     let (path, job): (OwnedObjectPath, OwnedObjectPath) =
         client.call(vms.inner(), "Create", &(machine.spec(start, ephemeral).to_dict(), options)).await?;
     let mut interrupts = Interrupts::listen()?;

@@ -1,5 +1,6 @@
 //! `banger vm start`, `stop` and `delete`: many at once, each with its own line.
 
+use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::vms;
 use futures_util::future::join_all;
@@ -26,23 +27,24 @@ pub(crate) struct StopArgs {
 }
 
 pub(crate) async fn start(client: &Client, refs: Refs) -> Result<u8, Failure> {
-    each(client, refs, "started", "Start", &Dict::new()).await
+    each(client, refs, "started", "Start", Dict::new()).await
 }
 
 pub(crate) async fn stop(client: &Client, args: StopArgs) -> Result<u8, Failure> {
     let options = DictBuilder::default().set("grace-ms", args.grace * 1000).build();
-    each(client, args.refs, "stopped", "Stop", &options).await
+    each(client, args.refs, "stopped", "Stop", options).await
 }
 
 pub(crate) async fn delete(client: &Client, refs: Refs) -> Result<u8, Failure> {
-    each(client, refs, "deleted", "Delete", &Dict::new()).await
+    each(client, refs, "deleted", "Delete", Dict::new()).await
 }
 
 /// Does the same to all, at once; a failure of one does not keep the others.
-async fn each(client: &Client, refs: Refs, done: &str, verb: &'static str, options: &Dict) -> Result<u8, Failure> {
+async fn each(client: &Client, refs: Refs, done: &str, verb: &'static str, given: Dict) -> Result<u8, Failure> {
+    let options: Dict = options().into_iter().chain(given).collect();
     let one = async |reference: &str| {
         let vm = client.vm(reference).await?;
-        let job = client.call(vm.inner(), verb, &(options,)).await?;
+        let job = client.call(vm.inner(), verb, &(&options,)).await?;
         progress::wait(&client.bus, vms::NAME, job).await.map(drop)
     };
     let outcomes = join_all(refs.vms.iter().map(|r| one(r))).await;

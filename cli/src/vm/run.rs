@@ -3,9 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use banger_bus::trace::options;
 use banger_schemas::guest::{Exec, Stdin, Wait};
 use banger_schemas::job::Progress;
-use banger_schemas::options::Dict;
 use banger_schemas::vms;
 use tokio::io::AsyncWriteExt;
 
@@ -118,6 +118,7 @@ async fn inside(
 }
 
 /// Brings the workspace in as a tar stream, straight from here to the guest's tar.
+#[tracing::instrument(name = "bringing the files", skip_all)]
 async fn bring(client: &Client, vm: &str, workspace: Workspace) -> Result<(), Failure> {
     let line = Line::new();
     let total = u64::try_from(workspace.files.len()).unwrap_or(0);
@@ -158,7 +159,8 @@ async fn bring(client: &Client, vm: &str, workspace: Workspace) -> Result<(), Fa
     }
 }
 
+#[tracing::instrument(name = "removing the machine", skip_all)]
 async fn remove(client: &Client, made: &Made) -> Result<(), Failure> {
-    let job = client.call(made.vm.inner(), "Delete", &(Dict::new(),)).await?;
+    let job = client.call(made.vm.inner(), "Delete", &(options(),)).await?;
     progress::wait(&client.bus, vms::NAME, job).await.map(drop)
 }

@@ -11,4 +11,5 @@ mod lease;
 mod names;
 mod network;
 mod survive;
+mod trace;
 mod workspace;
