@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use banger_schemas::options::Dict;
-use banger_schemas::{dns, images, job, network, sessions, storage, vms};
+use banger_schemas::{dns, images, job, network, observe, sessions, storage, vms};
 use zbus::proxy::CacheProperties;
 
 use crate::documents;
@@ -119,6 +119,7 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         probe(),
         mode(),
     );
+    call!(mirror, observe::ObserveProxy<'_>, spans("", none()), metrics());
     call!(mirror, sessions::ManagerProxy<'_>, exec("", none(), none()));
     call!(
         mirror,
