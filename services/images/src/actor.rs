@@ -144,6 +144,8 @@ impl Images {
     }
 
     fn begin(&mut self, what: What, jobs: Vec<Job>, ctx: &mut Context<Self>) {
+        // Of a build that several want, the first's trace tells.
+        let _place = jobs.first().map(|job| job.place().enter());
         let listeners = Arc::new(Mutex::new(jobs.iter().map(Job::reporter).collect()));
         let cancel = Cancel::default();
         let build = Build { jobs, listeners: listeners.clone(), cancel: cancel.clone() };
