@@ -1,4 +1,4 @@
-//! Published objects, of which a caller sees what is theirs (docs/decisions/0015).
+//! Published objects, of which a caller sees what is theirs (docs/decisions/0012).
 
 mod changes;
 mod listing;

@@ -3,4 +3,5 @@
 
 mod harness;
 mod machine;
+mod polkit;
 mod subjects;
