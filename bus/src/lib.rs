@@ -11,6 +11,7 @@ pub mod family;
 mod fault;
 pub mod jobs;
 pub mod metrics;
+pub mod netlink;
 pub mod objects;
 mod observe;
 pub mod process;

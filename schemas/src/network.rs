@@ -12,6 +12,9 @@ pub const NAME: &str = "dev.banger.Network1";
 pub const PATH: &str = "/dev/banger/Network1";
 pub const MANAGER: &str = "dev.banger.Network1.Manager";
 
+/// The bridge that the VMs' network devices are ports of.
+pub const BRIDGE: &str = "br-banger";
+
 /// What a VM is given for its network, for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lease {
@@ -74,7 +77,8 @@ fn parse_mac(text: &str) -> Result<[u8; 6]> {
 )]
 pub trait Manager {
     /// Reserves address, MAC and host address for a VM, for as long as it exists. Repeatable: the same lease again.
-    /// `options`: `ports as`: ports that will be published on its host address.
+    /// `options`: `ports as`: ports that will be published on its host address; `nat b`: whether it reaches the
+    /// outside (true).
     fn reserve(&self, holder: &str, options: Dict) -> zbus::Result<Dict>;
 
     /// Makes the holder's TAP, publishes its ports, and hands the TAP out.
@@ -82,6 +86,9 @@ pub trait Manager {
 
     /// Takes the holder's TAP and published ports away; the lease stays. Repeatable.
     fn close_tap(&self, holder: &str, options: Dict) -> zbus::Result<()>;
+
+    /// Lets the holder reach the outside from now on, or nothing but who talks to it from this host. Repeatable.
+    fn set_nat(&self, holder: &str, nat: bool, options: Dict) -> zbus::Result<()>;
 
     /// Ends a lease. Repeatable.
     fn release(&self, holder: &str, options: Dict) -> zbus::Result<()>;
@@ -93,7 +100,14 @@ pub trait Manager {
     /// nothing.
     fn probe(&self) -> zbus::Result<String>;
 
-    /// `rootless`.
+    /// What VMs' networks lack here, each as a sentence that says what helps.
+    fn notes(&self) -> zbus::Result<Vec<String>>;
+
+    /// Puts back everything that was changed on this host, which no VM may need any more: bridge, rules, switches of
+    /// the kernel, what was said to other firewalls. For the end of an installation. Says what was undone. Repeatable.
+    fn retract(&self, options: Dict) -> zbus::Result<Vec<String>>;
+
+    /// `rootless`: a user and network namespace of the user's own; `bridge`: a bridge of the host.
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> zbus::Result<String>;
 }

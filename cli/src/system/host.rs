@@ -1,6 +1,6 @@
 //! What an installation needs of the host, and what the host is told when files have come or gone.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -58,9 +58,38 @@ pub(crate) fn require_systemd() -> Result<(), Failure> {
         .hint("banger works without: every command starts what it needs"))
 }
 
+/// Who unpacks packages, which takes a range of ids (subuid(5)).
+const BUILDER: &str = "banger-images";
+/// As many ids as files of a distribution may belong to.
+const IDS: u32 = 65_536;
+/// Far above where useradd(8) begins with ordinary users' ranges.
+const FIRST_ID: u32 = 500_000_000;
+
+/// Gives a user a range of subordinate ids, unless it has one. `userdel` takes it away again.
+fn give_ids(user: &str) -> Result<(), Failure> {
+    let [uids, gids] = ["/etc/subuid", "/etc/subgid"].map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    let has = |ranges: &str| ranges.lines().any(|line| line.starts_with(&format!("{user}:")));
+    if has(&uids) && has(&gids) {
+        return Ok(());
+    }
+    let first = first_free(&[uids, gids].concat());
+    let range = format!("{first}-{}", first.saturating_add(IDS - 1));
+    run("usermod", ["--add-subuids", &range, "--add-subgids", &range, user])
+}
+
+/// The first id of a range that nobody has.
+fn first_free(ranges: &str) -> u32 {
+    let end = |line: &str| {
+        let mut fields = line.split(':').skip(1).map(|field| field.trim().parse::<u32>().ok());
+        fields.next()??.checked_add(fields.next()??)
+    };
+    ranges.lines().filter_map(end).max().unwrap_or(0).max(FIRST_ID)
+}
+
 /// Makes users and folders.
 pub(crate) fn make_accounts(prefix: &Prefix) -> Result<(), Failure> {
     run("systemd-sysusers", [prefix.folder(Place::Sysusers).join("banger.conf")])?;
+    give_ids(BUILDER)?;
     run("systemd-tmpfiles", [PathBuf::from("--create"), prefix.folder(Place::Tmpfiles).join("banger.conf")])
 }
 
@@ -91,6 +120,41 @@ pub(crate) fn units() -> impl Iterator<Item = String> {
 pub(crate) fn restart() -> Result<(), Failure> {
     run("systemctl", std::iter::once("try-restart".to_owned()).chain(units()))
         .map_err(|failure| Failure { hint: Some("journalctl --boot --unit 'banger-*' says why".to_owned()), ..failure })
+}
+
+/// Which of the units that systemd knows of at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    Running,
+    Failed,
+}
+
+/// The units among these names and patterns.
+pub(crate) fn list(
+    which: Which,
+    patterns: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<Vec<String>, Failure> {
+    let which = match which {
+        Which::All => "--all",
+        Which::Running => "--state=active,activating,deactivating",
+        Which::Failed => "--failed",
+    };
+    let mut words = ["list-units", which, "--plain", "--no-legend", "--full", "--"].map(OsString::from).to_vec();
+    words.extend(patterns.into_iter().map(|pattern| pattern.as_ref().to_owned()));
+    let units = output("systemctl", words)?;
+    Ok(units.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+/// Stops units, and forgets that some have failed: those would be listed for ever.
+pub(crate) fn stop(units: &[String]) -> Result<(), Failure> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    run("systemctl", ["stop", "--"].into_iter().chain(units.iter().map(String::as_str)))?;
+    // The others are gone by now, and could not be named.
+    let failed = list(Which::Failed, units)?;
+    if failed.is_empty() { Ok(()) } else { run("systemctl", ["reset-failed".to_owned()].into_iter().chain(failed)) }
 }
 
 /// How systemd sees a unit.
@@ -151,5 +215,13 @@ mod tests {
         let state = UnitState { load: "loaded".into(), active: "active".into(), started: Some(1_700_000_000) };
         assert_eq!(UnitState::of(said), state);
         assert_eq!(UnitState::of("ExecMainStartTimestamp=\n").started, None);
+    }
+
+    #[test]
+    fn a_range_of_ids_is_nobody_elses() {
+        assert_eq!(first_free(""), FIRST_ID);
+        assert_eq!(first_free("alice:100000:65536\nnonsense\nbob:x:1\n"), FIRST_ID);
+        assert_eq!(first_free("alice:600000000:65536\n"), 600_065_536);
+        assert_eq!(first_free("alice:4294967295:65536\n"), FIRST_ID);
     }
 }

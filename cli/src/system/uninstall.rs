@@ -8,10 +8,10 @@ use banger_schemas::error::{Error, Kind};
 use banger_schemas::options::Dict;
 use banger_schemas::{network, vms};
 use zbus::Connection;
-use zbus::fdo::ObjectManagerProxy;
+use zbus::fdo::{self, ObjectManagerProxy};
 
 use super::exchange::{Real, Wanted, exchange};
-use super::host;
+use super::host::{self, Which};
 use super::install::tell;
 use super::manifest::{Manifest, PATH};
 use super::restart::installed;
@@ -21,8 +21,6 @@ use crate::view::{note, out};
 
 /// A service that does not answer within this is gone around.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-const UNKNOWN_METHOD: &str = "org.freedesktop.DBus.Error.UnknownMethod";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -62,20 +60,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// Machines run under systemd whatever the services do, so that is who is asked.
 async fn end_machines(bus: &Connection, force: bool) -> Result<(), Failure> {
-    let running = host::output(
-        "systemctl",
-        [
-            "list-units",
-            "--plain",
-            "--no-legend",
-            "--full",
-            "--state=active,activating,deactivating",
-            "banger-vm@*.service",
-        ],
-    )?;
-    let ids = ids(&running);
+    let ids = ids(&host::list(Which::Running, ["banger-vm@*.service"])?);
     if force || ids.is_empty() {
-        return host::run("systemctl", ["stop", "banger-vm@*.service", "banger-vm@*.socket"]);
+        return host::stop(&host::list(Which::All, ["banger-vm@*.service", "banger-vm@*.socket"])?);
     }
     let names = tokio::time::timeout(PATIENCE, names(bus, &ids)).await.ok().flatten().unwrap_or(ids);
     let names = names.join(" ");
@@ -83,13 +70,10 @@ async fn end_machines(bus: &Connection, force: bool) -> Result<(), Failure> {
         .hint(format!("'banger vm stop {names}' stops them first; --force ends them")))
 }
 
-/// The ids in a list of units.
-fn ids(units: &str) -> Vec<String> {
-    let id = |line: &str| {
-        let unit = line.split_whitespace().next()?;
-        Some(unit.strip_prefix("banger-vm@")?.strip_suffix(".service")?.to_owned())
-    };
-    units.lines().filter_map(id).collect()
+/// The ids of the machines among some units.
+fn ids(units: &[String]) -> Vec<String> {
+    let id = |unit: &String| Some(unit.strip_prefix("banger-vm@")?.strip_suffix(".service")?.to_owned());
+    units.iter().filter_map(id).collect()
 }
 
 /// What their owners call them, if the supervisor can say so.
@@ -119,7 +103,7 @@ async fn retract(bus: &Connection) -> Result<Vec<String>, Failure> {
         let error = match tokio::time::timeout(PATIENCE, call).await {
             Ok(Ok(reply)) => return Ok(reply.body().deserialize()?),
             // A service of a version that changes nothing beyond its own folders.
-            Ok(Err(zbus::Error::MethodError(name, _, _))) if name == UNKNOWN_METHOD => return Ok(Vec::new()),
+            Ok(Err(zbus::Error::FDO(error))) if matches!(*error, fdo::Error::UnknownMethod(_)) => return Ok(Vec::new()),
             Ok(Err(error)) => Error::from(error),
             Err(_) => Error::new(Kind::Timeout, "the network service does not answer"),
         };
@@ -151,9 +135,7 @@ async fn remove(bus: &Connection, manifest: Manifest) -> Result<(), Failure> {
 async fn stop(bus: &Connection) -> Result<(), Failure> {
     host::reload(bus).await?;
     let loose = ["banger-build@*.service", "banger-vm@*.socket", "banger.slice"].map(str::to_owned);
-    host::run("systemctl", std::iter::once("stop".to_owned()).chain(host::units()).chain(loose))?;
-    // Those that failed once would be listed for ever.
-    host::run("systemctl", ["reset-failed", "banger*"])
+    host::stop(&host::list(Which::All, host::units().chain(loose))?)
 }
 
 fn purge() -> Result<(), Failure> {
@@ -179,9 +161,8 @@ fn remove_tree(path: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn ids_are_read_from_a_list_of_units() {
-        let list = "banger-vm@abcdefghij.service loaded active running Sandbox abcdefghij\n\nother.service loaded\n";
-        assert_eq!(super::ids(list), ["abcdefghij"]);
-        assert!(super::ids("").is_empty());
+    fn machines_are_told_from_their_sockets_and_from_other_units() {
+        let units = ["banger-vm@abcdefghij.service", "banger-vm@abcdefghij.socket", "banger-vms.service"];
+        assert_eq!(super::ids(&units.map(str::to_owned)), ["abcdefghij"]);
     }
 }

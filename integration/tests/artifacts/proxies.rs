@@ -88,6 +88,7 @@ macro_rules! call {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one line for each member of each interface")]
 async fn the_proxies_ask_and_understand_what_the_documents_say() {
     let mirror = Mirror::new().await;
     let none = Dict::new;
@@ -114,9 +115,12 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         reserve("", none()),
         open_tap("", none()),
         close_tap("", none()),
+        set_nat("", true, none()),
         release("", none()),
         holders(),
         probe(),
+        notes(),
+        retract(none()),
         mode(),
     );
     call!(mirror, observe::ObserveProxy<'_>, spans("", none()), metrics());
@@ -130,7 +134,15 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         usage(),
         room(),
     );
-    call!(mirror, vms::ManagerProxy<'_>, create(none(), none()), get(""), backend(), backend_reason(), version(),);
+    call!(
+        mirror,
+        vms::ManagerProxy<'_>,
+        create(none(), none()),
+        get("", none()),
+        backend(),
+        backend_reason(),
+        version(),
+    );
     call!(
         mirror,
         vms::VmProxy<'_>,

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod harness;
+mod install;
 mod machine;
 mod polkit;
 mod subjects;
+mod survive;
+mod vms;

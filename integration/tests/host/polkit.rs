@@ -297,8 +297,10 @@ fn a_password_is_asked_for_in_the_terminal_and_not_where_nobody_is_to_be_asked()
     let host = Host::boot(Options::default());
     host.install();
     let ask = |line: &str, password: &str| {
+        // The agent throws away what was typed before it had switched the echo off, after its prompt.
         let script = format!(
-            "set timeout 20\nspawn {line}\nexpect {{\n  Password: {{ send \"{password}\\r\"; exp_continue }}\n  eof\n}}\n\
+            "set timeout 20\nspawn {line}\nexpect {{\n  Password: {{ sleep 0.5; send \"{password}\\r\"; exp_continue }}\n  \
+             timeout {{ puts \"nothing was said\"; exit 99 }}\n  eof\n}}\n\
              catch wait result\nexit [lindex $result 3]\n"
         );
         host.run_as(Who::Seatless(User::Dave), ["expect", "-c", &script])

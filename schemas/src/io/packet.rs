@@ -163,8 +163,9 @@ fn receive_raw(fd: &OwnedFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd
     Ok((received.bytes, fds))
 }
 
+/// A descriptor whose readiness can be waited for.
 #[allow(unsafe_code, reason = "tokio cannot know that an OwnedFd stays open as long as its registration")]
-fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the AsyncFd owns the descriptor, never gives it away mutably, and an OwnedFd is open until dropped.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

@@ -12,10 +12,10 @@ use banger_schemas::vms::Port;
 
 use crate::host::address;
 use crate::perform::Effects;
-use crate::table::{Table, lease};
+use crate::table::Table;
 
 /// Between the death of the uplink and its next start, so that one that always dies costs little.
-const MEND_AFTER: Duration = Duration::from_millis(500);
+const MEND_AFTER: Duration = Duration::from_millis(300);
 const MEND: Duration = Duration::from_secs(30);
 
 #[derive(Message)]
@@ -25,6 +25,14 @@ pub(crate) struct Reserve {
     /// Whose loopback range the host address is in.
     pub(crate) uid: u32,
     pub(crate) ports: Vec<Port>,
+    pub(crate) nat: bool,
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<()>")]
+pub(crate) struct SetNat {
+    pub(crate) holder: VmId,
+    pub(crate) nat: bool,
 }
 
 #[derive(Message)]
@@ -53,6 +61,14 @@ pub(crate) struct Holders;
 #[rtype(result = "Result<String>")]
 pub(crate) struct Probe;
 
+#[derive(Message)]
+#[rtype(result = "Result<Vec<String>>")]
+pub(crate) struct Notes;
+
+#[derive(Message)]
+#[rtype(result = "Result<Vec<String>>")]
+pub(crate) struct Retract;
+
 /// Owns the leases.
 pub(crate) struct Network {
     table: Table,
@@ -80,7 +96,7 @@ impl Network {
         ctx.spawn(actix::fut::ActorFutureExt::map(actix::fut::wrap_future::<_, Self>(lost), |lost, me, ctx| {
             me.watching = false;
             if lost.is_ok() && !me.table.rules().guests.is_empty() {
-                tracing::warn!("the VM network died and is made again");
+                tracing::info!("the VM network has changed from outside and is looked after");
                 ctx.run_later(MEND_AFTER, |me, ctx| {
                     run(ctx, "mend", MEND, me.effects.clone().mend(), |me, mended, ctx| {
                         if mended.is_ok() {
@@ -97,6 +113,7 @@ impl Actor for Network {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        run(ctx, "sweep", MEND, self.effects.clone().sweep(self.table.known()), |_, _, _| ());
         // VMs that run on from an earlier life of the service.
         if !self.table.rules().guests.is_empty() {
             run(ctx, "mend", MEND, self.effects.clone().mend(), |me, _, ctx| me.watch(ctx));
@@ -107,11 +124,11 @@ impl Actor for Network {
 impl Handler<Reserve> for Network {
     type Result = ResponseFuture<Result<Lease>>;
     fn handle(&mut self, message: Reserve, _: &mut Context<Self>) -> Self::Result {
-        let reserved = self.table.reserve(&message.holder, message.uid, &message.ports, address::usable);
+        let reserved = self.table.reserve(&message.holder, message.uid, &message.ports, message.nat, address::usable);
+        let answer = reserved.map(|(record, last)| (self.table.lease(&message.holder, &record), record, last));
         let effects = self.effects.clone();
         Box::pin(async move {
-            let (record, last) = reserved?;
-            let answer = lease(&message.holder, &record);
+            let (answer, record, last) = answer?;
             effects.record(message.holder, record, Some(last)).await?;
             Ok(answer)
         })
@@ -152,6 +169,16 @@ impl Handler<Release> for Network {
     }
 }
 
+impl Handler<SetNat> for Network {
+    type Result = ResponseFuture<Result<()>>;
+    fn handle(&mut self, message: SetNat, _: &mut Context<Self>) -> Self::Result {
+        let changed = self.table.set_nat(&message.holder, message.nat);
+        self.want();
+        let effects = self.effects.clone();
+        Box::pin(async move { effects.change(message.holder, changed?).await })
+    }
+}
+
 impl Handler<Holders> for Network {
     type Result = Result<Vec<String>>;
     fn handle(&mut self, _: Holders, _: &mut Context<Self>) -> Self::Result {
@@ -164,6 +191,20 @@ impl Handler<Probe> for Network {
     fn handle(&mut self, _: Probe, _: &mut Context<Self>) -> Self::Result {
         let effects = self.effects.clone();
         Box::pin(async move { Ok(effects.probe().await) })
+    }
+}
+
+impl Handler<Notes> for Network {
+    type Result = Result<Vec<String>>;
+    fn handle(&mut self, _: Notes, _: &mut Context<Self>) -> Self::Result {
+        Ok(self.effects.notes())
+    }
+}
+
+impl Handler<Retract> for Network {
+    type Result = ResponseFuture<Result<Vec<String>>>;
+    fn handle(&mut self, _: Retract, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.effects.clone().retract())
     }
 }
 

@@ -5,6 +5,7 @@ mod actor;
 pub mod host;
 mod interface;
 mod perform;
+pub mod plan;
 pub mod pool;
 mod record;
 pub mod render;
@@ -17,8 +18,9 @@ use banger_bus::{Dirs, Door, Records, Service};
 use banger_schemas::error::Result;
 use banger_schemas::network;
 
-use host::{Host, Places, Rootless};
+use host::{Bridge, Host, Places, Rootless};
 use perform::Effects;
+use plan::{Plan, Uplink};
 use table::Table;
 
 /// Where it is on the bus.
@@ -28,31 +30,55 @@ pub const PLACE: (&str, &str) = (network::NAME, network::PATH);
 #[derive(Debug)]
 pub struct Running {
     effects: Effects,
+    /// Whose network it is.
+    uplink: Uplink,
 }
 
 impl banger_bus::service::Running for Running {
-    /// The namespace and its uplink outlive the service as VMs do, and go when no VM has a lease.
+    /// A user's namespace and its uplink outlive the service as VMs do, and go when no VM has a lease. A host's bridge
+    /// stays: others rely on it.
     async fn stop(self) {
-        self.effects.down_if_unused().await;
+        match self.uplink {
+            Uplink::Slirp => self.effects.down_if_unused().await,
+            Uplink::Host => (),
+        }
     }
 }
 
-/// Builds the service on a network of the user's own.
+/// Builds the service: on the system bus over the host's own network, elsewhere over one of the user's own.
 pub async fn start(service: Service, dirs: &Dirs) -> Result<Running> {
+    if service.of_the_host() { start_bridge(service, dirs).await } else { start_rootless(service, dirs).await }
+}
+
+async fn start_rootless(service: Service, dirs: &Dirs) -> Result<Running> {
     let places = Places {
         helper: dirs.helper("banger-netns")?,
         runtime: dirs.runtime.join("network"),
         state: dirs.state.join("network"),
     };
-    start_on(service, dirs, Arc::new(Rootless::new(places))).await
+    start_on(service, records(dirs)?, Arc::new(Rootless::new(places))).await
+}
+
+async fn start_bridge(service: Service, dirs: &Dirs) -> Result<Running> {
+    let records = records(dirs)?;
+    let config = host::bridge::Config { bus: Some(service.connection().clone()), ..host::bridge::Config::default() };
+    start_on(service, records.clone(), Arc::new(Bridge::new(Plan::of_the_host(), config, records))).await
+}
+
+fn records(dirs: &Dirs) -> Result<Records> {
+    Records::open(&dirs.state.join("network.redb"))
 }
 
 /// Builds the service on any host: leases from the records, the actor, its face.
-pub async fn start_on(service: Service, dirs: &Dirs, host: Arc<dyn Host>) -> Result<Running> {
-    let records = Records::open(&dirs.state.join("network.redb"))?;
-    let table = Table::restore(&records).await?;
+pub async fn start_on(service: Service, records: Records, host: Arc<dyn Host>) -> Result<Running> {
+    let plan = host.plan().clone();
+    let (uplink, mode) = match plan.uplink {
+        Uplink::Slirp => (Uplink::Slirp, "rootless"),
+        Uplink::Host => (Uplink::Host, "bridge"),
+    };
+    let table = Table::restore(plan, &records).await?;
     let effects = Effects::new(host, records, table.rules());
     let actor = actor::Network::new(table, effects.clone()).start();
-    service.publish(network::PATH, interface::Manager::new(service.clone(), Door::patient(actor))).await?;
-    Ok(Running { effects })
+    service.publish(network::PATH, interface::Manager::new(service.clone(), Door::patient(actor), mode)).await?;
+    Ok(Running { effects, uplink })
 }

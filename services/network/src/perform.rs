@@ -1,5 +1,6 @@
 //! The network's effects: one at a time, always towards the newest rules, each safe to repeat.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use tokio::sync::{Mutex, watch};
 
-use crate::host::{Error as HostError, Host, address};
+use crate::host::{Error as HostError, Host, address, resolver};
+use crate::plan::Uplink;
 use crate::record::{Last, LeaseRecord};
 use crate::render::{Publication, Ruleset};
 use crate::table::publications;
@@ -22,6 +24,7 @@ impl From<HostError> for Error {
             HostError::PortPrivileged(_) => Kind::NotAuthorized,
             HostError::Timeout { .. } => Kind::Timeout,
             HostError::NoNamespace => Kind::Gone,
+            HostError::Foreign(_) => Kind::InUse,
             _ => Kind::Internal,
         };
         Error::new(kind, error.to_string())
@@ -35,13 +38,21 @@ pub(crate) struct Effects {
     records: Records,
     /// The newest rules, as the actor wants them.
     rules: Arc<watch::Sender<Ruleset>>,
+    /// What the network lacks, as it was last found.
+    notes: Arc<watch::Sender<Vec<String>>>,
     /// Changes of the host are made one after the other.
     turn: Arc<Mutex<()>>,
 }
 
 impl Effects {
     pub(crate) fn new(host: Arc<dyn Host>, records: Records, rules: Ruleset) -> Self {
-        Effects { host, records, rules: Arc::new(watch::Sender::new(rules)), turn: Arc::default() }
+        Effects {
+            host,
+            records,
+            rules: Arc::new(watch::Sender::new(rules)),
+            notes: Arc::default(),
+            turn: Arc::default(),
+        }
     }
 
     /// What is to hold from now on; applied by the next effect.
@@ -57,6 +68,11 @@ impl Effects {
         }
     }
 
+    /// What the network lacks.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.notes.borrow().clone()
+    }
+
     pub(crate) async fn record(&self, vm: VmId, lease: LeaseRecord, last: Option<Last>) -> Result<()> {
         if let Some(last) = last {
             self.records.put("last", &last).await?;
@@ -67,8 +83,16 @@ impl Effects {
     /// Brings about namespace, uplink and bridge, and the newest rules in them.
     async fn apply(&self) -> Result<()> {
         let ensured = self.host.ensure().await?;
-        for wall in &ensured.missing_walls {
-            tracing::warn!(wall, "a wall is missing");
+        self.notes.send_if_modified(|notes| {
+            let changed = *notes != ensured.notes;
+            if changed {
+                ensured.notes.iter().for_each(|note| tracing::warn!(note, "the VM network lacks something"));
+                notes.clone_from(&ensured.notes);
+            }
+            changed
+        });
+        for mended in &ensured.mended {
+            tracing::warn!(mended, "put back");
         }
         if ensured.taps_are_dead() {
             tracing::warn!("the network had to be made anew: VMs that ran before have none until they are restarted");
@@ -77,7 +101,10 @@ impl Effects {
             tracing::warn!(?publication, %error, "a published port did not come back");
         }
         let mut rules = self.rules.borrow().clone();
-        rules.host = blocking(|| address::of_this_host().map_err(Error::internal)).await?;
+        match self.host.plan().uplink {
+            Uplink::Slirp => rules.host = blocking(|| address::of_this_host().map_err(Error::internal)).await?,
+            Uplink::Host => rules.resolver = blocking(|| Ok(resolver::of_this_host())).await?,
+        }
         Ok(self.host.apply(&rules).await?)
     }
 
@@ -96,6 +123,23 @@ impl Effects {
     async fn publish(&self, publication: Publication) -> Result<()> {
         self.host.unpublish(publication.protocol, publication.outside).await?;
         Ok(self.host.publish(&publication).await?)
+    }
+
+    /// Brings a change of an open VM's lease about at once.
+    pub(crate) async fn change(self, vm: VmId, lease: LeaseRecord) -> Result<()> {
+        let open = lease.open;
+        self.record(vm, lease, None).await?;
+        let _turn = self.turn.lock().await;
+        if open { self.apply().await } else { Ok(()) }
+    }
+
+    /// Removes what an earlier life of the service made and nobody knows any more.
+    pub(crate) async fn sweep(self, known: BTreeSet<VmId>) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        for found in self.host.sweep(&known).await? {
+            tracing::warn!(found, "found at start");
+        }
+        Ok(())
     }
 
     /// Takes the VM's TAP and ports away. What is not there is fine.
@@ -150,6 +194,17 @@ impl Effects {
     /// Comes back when something that VMs need has died.
     pub(crate) async fn lost(self) -> Result<()> {
         Ok(self.host.lost().await?)
+    }
+
+    /// Removes everything, and puts back what was changed for it; refused while a VM needs it.
+    pub(crate) async fn retract(self) -> Result<Vec<String>> {
+        let _turn = self.turn.lock().await;
+        let open = self.rules.borrow().guests.len();
+        if open > 0 {
+            let message = format!("{open} VMs have a network: stop them first (banger vm stop --all)");
+            return Err(Error::new(Kind::InUse, message));
+        }
+        Ok(self.host.down().await?)
     }
 
     /// Removes everything when no VM has a network.

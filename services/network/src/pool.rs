@@ -6,10 +6,8 @@ use std::ops::RangeInclusive;
 
 use banger_schemas::VmId;
 
-use crate::render::GATEWAY;
+use crate::plan::Plan;
 
-/// Last octets that guests get; the gateway has the one before.
-const GUESTS: RangeInclusive<u8> = 2..=254;
 /// Ports of the namespace's own address that publications go through: below the kernel's ephemeral ports, which
 /// masquerading uses.
 const INTERNAL: RangeInclusive<u16> = 20000..=32000;
@@ -17,8 +15,8 @@ const INTERNAL: RangeInclusive<u16> = 20000..=32000;
 /// Nothing is left to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
-    #[error("all {} addresses of the VM network are leased; delete a VM", GUESTS.count())]
-    NoAddress,
+    #[error("all {0} addresses of the VM network are leased; delete a VM")]
+    NoAddress(usize),
     #[error("all {} internal ports are in use; publish fewer ports", INTERNAL.count())]
     NoPort,
     #[error("{0} is no address of the VM network")]
@@ -31,32 +29,41 @@ pub enum PoolError {
 /// address that was given back rests for a whole round: ARP caches, DNS answers and known_hosts lines go stale first.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    leases: BTreeMap<VmId, u8>,
-    last: u8,
-}
-
-impl Default for Addresses {
-    fn default() -> Self {
-        Addresses { leases: BTreeMap::new(), last: *GUESTS.end() }
-    }
+    guests: RangeInclusive<u32>,
+    gateway: u32,
+    leases: BTreeMap<VmId, u32>,
+    taken: BTreeSet<u32>,
+    last: u32,
 }
 
 impl Addresses {
+    pub fn new(plan: &Plan) -> Self {
+        let (first, last) = plan.guests();
+        Addresses {
+            guests: first.to_bits()..=last.to_bits(),
+            gateway: plan.gateway.to_bits(),
+            leases: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            last: last.to_bits(),
+        }
+    }
+
     /// The pool as records have it: leases, and the last address that was given (if it is known).
     pub fn restore(
+        plan: &Plan,
         leases: impl IntoIterator<Item = (VmId, Ipv4Addr)>,
         last: Option<Ipv4Addr>,
     ) -> Result<Self, PoolError> {
-        let mut pool = Addresses::default();
+        let mut pool = Addresses::new(plan);
         if let Some(last) = last {
-            pool.last = octet(last)?;
+            pool.last = pool.own(last)?;
         }
         for (vm, address) in leases {
-            let octet = octet(address)?;
-            if pool.leases.values().any(|taken| *taken == octet) {
+            let own = pool.own(address)?;
+            if !pool.taken.insert(own) {
                 return Err(PoolError::Twice(address));
             }
-            pool.leases.insert(vm, octet);
+            pool.leases.insert(vm, own);
         }
         Ok(pool)
     }
@@ -66,37 +73,36 @@ impl Addresses {
         if let Some(address) = self.get(vm) {
             return Ok(address);
         }
-        let taken: BTreeSet<u8> = self.leases.values().copied().collect();
-        let behind = self.last.saturating_add(1)..=*GUESTS.end();
-        let octet = behind.chain(GUESTS).find(|octet| !taken.contains(octet)).ok_or(PoolError::NoAddress)?;
-        self.last = octet;
-        self.leases.insert(vm.clone(), octet);
-        Ok(address(octet))
+        let behind = self.last.saturating_add(1)..=*self.guests.end();
+        let mut round = behind.chain(self.guests.clone());
+        let free = round.find(|address| *address != self.gateway && !self.taken.contains(address));
+        let free = free.ok_or(PoolError::NoAddress(self.taken.len()))?;
+        self.last = free;
+        self.taken.insert(free);
+        self.leases.insert(vm.clone(), free);
+        Ok(Ipv4Addr::from_bits(free))
     }
 
     /// Ends a lease; the address it was.
     pub fn release(&mut self, vm: &VmId) -> Option<Ipv4Addr> {
-        self.leases.remove(vm).map(address)
+        let address = self.leases.remove(vm)?;
+        self.taken.remove(&address);
+        Some(Ipv4Addr::from_bits(address))
     }
 
     pub fn get(&self, vm: &VmId) -> Option<Ipv4Addr> {
-        self.leases.get(vm).copied().map(address)
+        self.leases.get(vm).copied().map(Ipv4Addr::from_bits)
     }
 
     /// The last address given, to be recorded beside the leases.
     pub fn last(&self) -> Ipv4Addr {
-        address(self.last)
+        Ipv4Addr::from_bits(self.last)
     }
-}
 
-fn address(octet: u8) -> Ipv4Addr {
-    let [a, b, c, _] = GATEWAY.octets();
-    Ipv4Addr::new(a, b, c, octet)
-}
-
-fn octet(of: Ipv4Addr) -> Result<u8, PoolError> {
-    let octet = of.octets()[3];
-    if address(octet) == of && GUESTS.contains(&octet) { Ok(octet) } else { Err(PoolError::Foreign(of)) }
+    fn own(&self, address: Ipv4Addr) -> Result<u32, PoolError> {
+        let bits = address.to_bits();
+        if self.guests.contains(&bits) && bits != self.gateway { Ok(bits) } else { Err(PoolError::Foreign(address)) }
+    }
 }
 
 /// The VM's MAC: locally administered, unicast, the same for its whole life.
@@ -142,9 +148,13 @@ mod tests {
         VmId::from_random([n, n / 32, n, n / 32, 0, 0, 0, 0, 0, 0])
     }
 
+    fn new() -> Addresses {
+        Addresses::new(&Plan::rootless())
+    }
+
     #[test]
     fn leases_are_stable_and_rest_after_use() {
-        let mut pool = Addresses::default();
+        let mut pool = new();
         let first = pool.lease(&vm(0)).unwrap();
         assert_eq!(first, Ipv4Addr::new(172, 16, 0, 2));
         assert_eq!(pool.lease(&vm(0)), Ok(first));
@@ -160,18 +170,31 @@ mod tests {
 
     #[test]
     fn a_restored_pool_goes_on_where_it_was() {
-        let mut pool = Addresses::default();
+        let mut pool = new();
         pool.lease(&vm(0)).unwrap();
         pool.lease(&vm(1)).unwrap();
         let gone = pool.release(&vm(1)).unwrap();
-        let mut again = Addresses::restore([(vm(0), pool.get(&vm(0)).unwrap())], Some(pool.last())).unwrap();
+        let mut again =
+            Addresses::restore(&Plan::rootless(), [(vm(0), pool.get(&vm(0)).unwrap())], Some(pool.last())).unwrap();
         assert_ne!(again.lease(&vm(3)).unwrap(), gone);
+    }
+
+    #[test]
+    fn a_wider_network_holds_more_and_spares_its_gateway() {
+        let plan = Plan { prefix: 20, gateway: Ipv4Addr::new(172, 16, 2, 1), ..Plan::of_the_host() };
+        let mut pool = Addresses::new(&plan);
+        let vm =
+            |n: u16| VmId::from_random([0, (n % 32) as u8, (n / 32 % 32) as u8, (n / 1024) as u8, 0, 0, 0, 0, 0, 0]);
+        let all: BTreeSet<Ipv4Addr> = (0..4093).map(|n| pool.lease(&vm(n)).unwrap()).collect();
+        assert_eq!((all.len(), all.contains(&plan.gateway)), (4093, false));
+        assert_eq!(pool.lease(&vm(4093)), Err(PoolError::NoAddress(4093)));
     }
 
     #[test]
     fn damaged_records_are_refused() {
         let at = |n| Ipv4Addr::new(172, 16, 0, n);
-        let restore = |leases: &[(VmId, Ipv4Addr)]| Addresses::restore(leases.to_vec(), None).map(drop);
+        let restore =
+            |leases: &[(VmId, Ipv4Addr)]| Addresses::restore(&Plan::rootless(), leases.to_vec(), None).map(drop);
         assert_eq!(restore(&[(vm(0), at(1))]), Err(PoolError::Foreign(at(1))));
         assert_eq!(restore(&[(vm(0), Ipv4Addr::LOCALHOST)]), Err(PoolError::Foreign(Ipv4Addr::LOCALHOST)));
         assert_eq!(restore(&[(vm(0), at(9)), (vm(1), at(9))]), Err(PoolError::Twice(at(9))));
@@ -195,7 +218,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_address_has_two_holders(steps in prop::collection::vec((any::<bool>(), 0u8..40), 0..400)) {
-            let mut pool = Addresses::default();
+            let mut pool = new();
             let mut model: BTreeMap<VmId, Ipv4Addr> = BTreeMap::new();
             for (lease, n) in steps {
                 if lease {

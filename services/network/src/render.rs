@@ -10,28 +10,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use banger_schemas::VmId;
 use banger_schemas::network::mac_text;
 
-/// The bridge that all TAPs are ports of.
-pub const BRIDGE: &str = "br-banger";
-/// The bridge's own address, the guests' gateway.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
-/// Length of the guests' network prefix.
-pub const PREFIX: u8 = 24;
-/// The guests' network.
-const GUESTS: &str = "172.16.0.0/24";
-/// What guests are told to use, and the uplink's too, so that nothing is fragmented on the way.
-pub const MTU: u16 = 1500;
-
-/// The uplink's device in a user's own namespace, and the fixed addresses at slirp4netns: its network, the
-/// namespace's end of it, its resolver.
-pub const UPLINK: &str = "tap0";
-const UPLINK_NETWORK: &str = "10.0.2.0/24";
-pub const UPLINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
-pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+use crate::plan::{Plan, UPLINK, UPLINK_ADDRESS, UPLINK_NETWORK, Uplink};
 
 /// Nobody's business, whatever the policy: this host in all its disguises, link-local (the metadata services of
-/// clouds), multicast and reserved space.
-const NEVER: [&str; 7] =
-    ["0.0.0.0/8", UPLINK_NETWORK, "127.0.0.0/8", "169.254.0.0/16", GUESTS, "224.0.0.0/4", "240.0.0.0/4"];
+/// clouds), multicast and reserved space. The networks of banger's own come to it.
+const NEVER: [&str; 5] = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"];
 /// RFC 1918 and RFC 6598.
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"];
 
@@ -104,21 +87,19 @@ pub struct Guest {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub guests: Vec<Guest>,
-    /// The host's addresses other than loopback.
+    /// The host's addresses other than loopback. On a host itself the kernel knows them.
     pub host: Vec<Ipv4Addr>,
+    /// Who answers, on a host, what guests ask their gateway about names.
+    pub resolver: Option<Ipv4Addr>,
     pub publications: Vec<Publication>,
 }
 
 impl Ruleset {
     /// The whole text for `nft -f -`. Equal rules in another order make the same text.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        // A table that is named first may be deleted whether it was there or not.
-        for family in ["bridge", "ip"] {
-            text.push_str(&format!("table {family} banger\ndelete table {family} banger\n"));
-        }
+    pub fn render(&self, plan: &Plan) -> String {
+        let mut text = remove();
         self.frames(&mut text);
-        self.packets(&mut text);
+        self.packets(plan, &mut text);
         text
     }
 
@@ -127,59 +108,84 @@ impl Ruleset {
             self.guests.iter().map(|g| format!("\"{}\" . {} . {}", g.vm.tap_name(), mac_text(g.mac), g.address));
         text.push_str("table bridge banger {\n");
         push_set(text, "set guests", "ifname . ether_addr . ipv4_addr", guests);
-        let _ = write!(
-            text,
-            r#"	chain prerouting {{
+        text.push_str(
+            r#"	chain prerouting {
 		type filter hook prerouting priority -300; policy accept;
 		iifname "bg-*" goto from_guest
-	}}
-	chain from_guest {{
+	}
+	chain from_guest {
 		ether type ip iifname . ether saddr . ip saddr @guests accept
 		ether type arp iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether . arp saddr ip @guests accept
 		drop
+	}
+}
+"#,
+        );
+    }
+
+    fn packets(&self, plan: &Plan, text: &mut String) {
+        let reach = self.guests.iter().map(|g| format!("{} : goto {}", g.address, g.reach.chain()));
+        text.push_str("table ip banger {\n");
+        push_set(text, "map reach", "ipv4_addr : verdict", reach);
+        match plan.uplink {
+            Uplink::Slirp => self.behind_slirp(plan, text),
+            Uplink::Host => self.on_the_host(plan, text),
+        }
+        let guests = plan.network();
+        let own: &[&str] = match plan.uplink {
+            Uplink::Slirp => &[&guests, UPLINK_NETWORK],
+            Uplink::Host => &[&guests],
+        };
+        let (never, private) = ([&NEVER, own].concat().join(", "), PRIVATE.join(", "));
+        let _ = write!(
+            text,
+            r#"	chain nothing {{
+		reject with icmp admin-prohibited
+	}}
+	chain internet {{
+		jump names
+		ip daddr {{ {private} }} reject with icmp admin-prohibited
+		goto networks
+	}}
+	chain networks {{
+		jump names
+		ip daddr {{ {never} }} reject with icmp admin-prohibited
+		accept
 	}}
 }}
 "#
         );
     }
 
-    fn packets(&self, text: &mut String) {
-        let reach = self.guests.iter().map(|g| format!("{} : goto {}", g.address, g.reach.chain()));
+    /// Chains where packets leave by slirp4netns, and publications come in through it. Only a reply is let through for
+    /// being one: a connection that a guest opened is looked at with every packet, so a narrower policy ends it.
+    fn behind_slirp(&self, plan: &Plan, text: &mut String) {
         let published = self
             .publications
             .iter()
             .map(|p| format!("{} . {} : {} . {}", p.protocol, p.internal, p.guest.ip(), p.guest.port()));
-        text.push_str("table ip banger {\n");
         push_set(text, "set host", "ipv4_addr", self.host.iter().map(Ipv4Addr::to_string));
-        push_set(text, "map reach", "ipv4_addr : verdict", reach);
         push_set(text, "map published", "inet_proto . inet_service : ipv4_addr . inet_service", published);
-        text.push_str(&chains());
-        text.push_str("}\n");
-    }
-}
-
-/// What does not depend on the guests. Only a reply is let through for being one: a connection that a guest opened
-/// is looked at with every packet, so a narrower policy ends it.
-fn chains() -> String {
-    let (never, private) = (NEVER.join(", "), PRIVATE.join(", "));
-    format!(
-        r#"	chain prerouting {{
+        let (bridge, guests, dns) = (&plan.bridge, plan.network(), plan.dns());
+        let _ = write!(
+            text,
+            r#"	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
 		iifname "{UPLINK}" ip daddr {UPLINK_ADDRESS} dnat to meta l4proto . th dport map @published
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
-		oifname "{UPLINK}" ip saddr {GUESTS} masquerade
+		oifname "{UPLINK}" ip saddr {guests} masquerade
 	}}
 	chain input {{
 		type filter hook input priority filter; policy accept;
 		ct state established,related accept
-		iifname {{ "{BRIDGE}", "{UPLINK}" }} drop
+		iifname {{ "{bridge}", "{UPLINK}" }} drop
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
-		iifname "{BRIDGE}" goto from_guest
-		oifname "{BRIDGE}" goto to_guest
+		iifname "{bridge}" goto from_guest
+		oifname "{bridge}" goto to_guest
 	}}
 	chain to_guest {{
 		ct state established,related accept
@@ -192,22 +198,72 @@ fn chains() -> String {
 		ip saddr vmap @reach
 		drop
 	}}
-	chain nothing {{
-		reject with icmp admin-prohibited
-	}}
-	chain internet {{
-		ip daddr {DNS} meta l4proto {{ tcp, udp }} th dport 53 accept
-		ip daddr {{ {private} }} reject with icmp admin-prohibited
-		goto networks
-	}}
-	chain networks {{
-		ip daddr {DNS} meta l4proto {{ tcp, udp }} th dport 53 accept
+	chain names {{
+		ip daddr {dns} meta l4proto {{ tcp, udp }} th dport 53 accept
 		ip daddr @host reject with icmp admin-prohibited
-		ip daddr {{ {never} }} reject with icmp admin-prohibited
-		accept
 	}}
 "#
-    )
+        );
+    }
+
+    /// Chains where the host itself routes. Its own addresses are no forwarded packet's: they meet `input`.
+    fn on_the_host(&self, plan: &Plan, text: &mut String) {
+        let published = self.publications.iter().map(|p| {
+            let (outside, guest) = (p.outside, p.guest);
+            format!("{} . {} . {} : {} . {}", outside.ip(), p.protocol, outside.port(), guest.ip(), guest.port())
+        });
+        let kind = "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service";
+        push_set(text, "map published", kind, published);
+        let (bridge, guests, gateway) = (&plan.bridge, plan.network(), plan.gateway);
+        let resolver = self.resolver.map_or(String::new(), |resolver| {
+            format!("\n\t\tiifname \"{bridge}\" ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat to {resolver}")
+        });
+        let _ = write!(
+            text,
+            r#"	chain prerouting {{
+		type nat hook prerouting priority dstnat; policy accept;{resolver}
+	}}
+	chain output {{
+		type nat hook output priority -100; policy accept;
+		ip daddr {guests} dnat to ip daddr . meta l4proto . th dport map @published
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {guests} oifname != "{bridge}" masquerade
+	}}
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname != "{bridge}" accept
+		ct state established,related ct direction reply accept
+		ct status dnat ct original ip daddr {gateway} th dport 53 accept
+		reject with icmp admin-prohibited
+	}}
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		iifname "{bridge}" goto from_guest
+		oifname "{bridge}" goto to_guest
+	}}
+	chain to_guest {{
+		ct state established,related accept
+		drop
+	}}
+	chain from_guest {{
+		ct state established,related ct direction reply accept
+		oifname "{bridge}" drop
+		ip saddr vmap @reach
+		drop
+	}}
+	chain names {{
+		ct status dnat ct original ip daddr {gateway} accept
+	}}
+"#
+        );
+    }
+}
+
+/// The text that takes all rules away. A table that is named first may be deleted whether it was there or not.
+pub fn remove() -> String {
+    ["bridge", "ip"].map(|family| format!("table {family} banger\ndelete table {family} banger\n")).concat()
 }
 
 /// A set or map; nft takes no empty list of elements.
@@ -236,6 +292,7 @@ mod tests {
         Ruleset {
             guests: vec![guest("bbbbbbbbbb", 3, Reach::Nothing), guest("aaaaaaaaaa", 2, Reach::Internet)],
             host: vec![Ipv4Addr::new(192, 0, 2, 2)],
+            resolver: Some(Ipv4Addr::new(192, 0, 2, 53)),
             publications: vec![Publication {
                 protocol: Protocol::Tcp,
                 outside: SocketAddrV4::new(Ipv4Addr::new(127, 77, 0, 5), 3000),
@@ -247,8 +304,11 @@ mod tests {
 
     #[test]
     fn golden_text() {
-        assert_eq!(rules().render(), include_str!("render/two-guests.nft"));
-        assert_eq!(Ruleset::default().render(), include_str!("render/closed.nft"));
+        let (rootless, host, none) = (Plan::rootless(), Plan::of_the_host(), Ruleset::default());
+        assert_eq!(rules().render(&rootless), include_str!("render/two-guests.nft"));
+        assert_eq!(none.render(&rootless), include_str!("render/closed.nft"));
+        assert_eq!(rules().render(&host), include_str!("render/two-guests-on-a-host.nft"));
+        assert_eq!(none.render(&host), include_str!("render/closed-on-a-host.nft"));
     }
 
     #[test]
@@ -256,7 +316,9 @@ mod tests {
         let mut other = rules();
         other.guests.reverse();
         other.guests.push(other.guests[0].clone());
-        assert_eq!(other.render(), rules().render());
+        for plan in [Plan::rootless(), Plan::of_the_host()] {
+            assert_eq!(other.render(&plan), rules().render(&plan));
+        }
     }
 
     #[test]
@@ -273,7 +335,7 @@ mod tests {
         let publications = (0..600)
             .map(|n| Publication { protocol: Protocol::Udp, outside: guest, internal: 20000 + n, guest })
             .collect();
-        let text = Ruleset { guests, host: Vec::new(), publications }.render();
+        let text = Ruleset { guests, publications, ..Ruleset::default() }.render(&Plan::rootless());
         assert!(text.len() < banger_schemas::codec::MAX_MESSAGE - 1000, "{}", text.len());
     }
 }

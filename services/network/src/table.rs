@@ -9,13 +9,15 @@ use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::network::Lease;
 use banger_schemas::vms::Port;
 
+use crate::plan::{MTU, Plan, Uplink};
 use crate::pool::{self, Addresses};
 use crate::record::{Last, LeaseRecord};
-use crate::render::{DNS, GATEWAY, Guest, MTU, PREFIX, Protocol, Publication, Reach, Ruleset};
+use crate::render::{Guest, Protocol, Publication, Reach, Ruleset};
 
 /// All leases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
+    plan: Plan,
     addresses: Addresses,
     leases: BTreeMap<VmId, LeaseRecord>,
 }
@@ -26,9 +28,12 @@ impl From<pool::PoolError> for Error {
     }
 }
 
+/// The address on the host, and the internal port that each published port goes through.
+type Outside = (Option<Ipv4Addr>, Vec<(Port, u16)>);
+
 impl Table {
     /// The table as the records have it. A lease that cannot be read is told of, and its address stays unknown.
-    pub(crate) async fn restore(records: &Records) -> Result<Self> {
+    pub(crate) async fn restore(plan: Plan, records: &Records) -> Result<Self> {
         let mut leases = BTreeMap::new();
         for (key, record) in records.all::<LeaseRecord>().await? {
             match (key.parse::<VmId>(), record) {
@@ -38,8 +43,8 @@ impl Table {
         }
         let last = records.all::<Last>().await?.into_iter().find_map(|(_, last)| last.ok()).map(|last| last.0);
         let held = leases.iter().map(|(vm, lease)| (vm.clone(), lease.address));
-        let addresses = Addresses::restore(held, last).map_err(|e| Error::new(Kind::Corrupt, e.to_string()))?;
-        Ok(Table { addresses, leases })
+        let addresses = Addresses::restore(&plan, held, last).map_err(|e| Error::new(Kind::Corrupt, e.to_string()))?;
+        Ok(Table { plan, addresses, leases })
     }
 
     /// The VM's lease: the one it has, or a new one. `usable` tells whether the host lets us listen at an address.
@@ -48,6 +53,7 @@ impl Table {
         vm: &VmId,
         uid: u32,
         ports: &[Port],
+        nat: bool,
         usable: impl Fn(Ipv4Addr) -> bool,
     ) -> Result<(LeaseRecord, Last)> {
         if !self.leases.contains_key(vm) {
@@ -55,25 +61,36 @@ impl Table {
             if hosts.len() != ports.len() {
                 return Err(Error::invalid("a port of the host can be published only once"));
             }
-            let taken: BTreeSet<Ipv4Addr> = self.leases.values().filter_map(|l| l.host_address).collect();
-            let host_address = pool::loopback(uid, vm).find(|a| !taken.contains(a) && usable(*a));
-            let mut internal: Vec<u16> = self.leases.values().flat_map(|l| l.ports.iter().map(|p| p.1)).collect();
-            let mut published = Vec::new();
-            for port in ports {
-                let through = pool::internal_port(internal.iter().copied())?;
-                internal.push(through);
-                published.push((*port, through));
-            }
-            if !ports.is_empty() && host_address.is_none() {
-                return Err(Error::new(
-                    Kind::NotSupported,
-                    "ports cannot be published: this host lets nobody listen at other loopback addresses than 127.0.0.1",
-                ));
-            }
+            let (outside, ports) = match self.plan.uplink {
+                Uplink::Slirp => self.outside(vm, uid, ports, usable)?,
+                // The guest's own address can be reached, and no port has to lead through anything.
+                Uplink::Host => (None, ports.iter().map(|port| (*port, 0)).collect()),
+            };
             let address = self.addresses.lease(vm)?;
-            self.leases.insert(vm.clone(), LeaseRecord { address, host_address, ports: published, open: false });
+            let host_address = if self.plan.uplink == Uplink::Host { Some(address) } else { outside };
+            self.leases.insert(vm.clone(), LeaseRecord { address, host_address, ports, open: false, nat });
         }
         self.get(vm).map(|lease| (lease, Last(self.addresses.last())))
+    }
+
+    /// A loopback address for the VM, and a port of the namespace's own for each that it publishes there.
+    fn outside(&self, vm: &VmId, uid: u32, ports: &[Port], usable: impl Fn(Ipv4Addr) -> bool) -> Result<Outside> {
+        let taken: BTreeSet<Ipv4Addr> = self.leases.values().filter_map(|l| l.host_address).collect();
+        let host_address = pool::loopback(uid, vm).find(|a| !taken.contains(a) && usable(*a));
+        if !ports.is_empty() && host_address.is_none() {
+            return Err(Error::new(
+                Kind::NotSupported,
+                "ports cannot be published: this host lets nobody listen at other loopback addresses than 127.0.0.1",
+            ));
+        }
+        let mut internal: Vec<u16> = self.leases.values().flat_map(|l| l.ports.iter().map(|p| p.1)).collect();
+        let mut published = Vec::new();
+        for port in ports {
+            let through = pool::internal_port(internal.iter().copied())?;
+            internal.push(through);
+            published.push((*port, through));
+        }
+        Ok((host_address, published))
     }
 
     pub(crate) fn get(&self, vm: &VmId) -> Result<LeaseRecord> {
@@ -89,6 +106,14 @@ impl Table {
         self.get(vm)
     }
 
+    /// Notes whether the VM reaches the outside; the lease as it is then.
+    pub(crate) fn set_nat(&mut self, vm: &VmId, nat: bool) -> Result<LeaseRecord> {
+        if let Some(lease) = self.leases.get_mut(vm) {
+            lease.nat = nat;
+        }
+        self.get(vm)
+    }
+
     pub(crate) fn release(&mut self, vm: &VmId) {
         self.addresses.release(vm);
         self.leases.remove(vm);
@@ -96,6 +121,24 @@ impl Table {
 
     pub(crate) fn holders(&self) -> Vec<String> {
         self.leases.keys().map(VmId::to_string).collect()
+    }
+
+    /// VMs whose TAPs are to exist.
+    pub(crate) fn known(&self) -> BTreeSet<VmId> {
+        self.leases.iter().filter(|(_, lease)| lease.open).map(|(vm, _)| vm.clone()).collect()
+    }
+
+    /// A lease as the guest is told of it.
+    pub(crate) fn lease(&self, vm: &VmId, record: &LeaseRecord) -> Lease {
+        Lease {
+            address: record.address,
+            prefix: self.plan.prefix,
+            gateway: self.plan.gateway,
+            dns: vec![self.plan.dns()],
+            mac: pool::mac(vm),
+            mtu: MTU,
+            host_address: record.host_address,
+        }
     }
 
     /// The rules that follow: all open VMs and what they publish. The host's addresses are put in when they are
@@ -107,11 +150,11 @@ impl Table {
                 vm: vm.clone(),
                 mac: pool::mac(vm),
                 address: lease.address,
-                reach: Reach::default(),
+                reach: if lease.nat { Reach::Internet } else { Reach::Nothing },
             })
             .collect();
         let publications = open().flat_map(|(_, lease)| publications(lease)).collect();
-        Ruleset { guests, host: Vec::new(), publications }
+        Ruleset { guests, publications, ..Ruleset::default() }
     }
 }
 
@@ -127,19 +170,6 @@ pub(crate) fn publications(lease: &LeaseRecord) -> Vec<Publication> {
     lease.ports.iter().map(publication).collect()
 }
 
-/// A lease as the guest is told of it.
-pub(crate) fn lease(vm: &VmId, record: &LeaseRecord) -> Lease {
-    Lease {
-        address: record.address,
-        prefix: PREFIX,
-        gateway: GATEWAY,
-        dns: vec![DNS],
-        mac: pool::mac(vm),
-        mtu: MTU,
-        host_address: record.host_address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,13 +178,17 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn table(plan: Plan) -> Table {
+        Table { addresses: Addresses::new(&plan), plan, leases: BTreeMap::new() }
+    }
+
     #[test]
     fn a_lease_is_the_same_however_often_it_is_asked_for() {
-        let mut table = Table::default();
+        let mut table = table(Plan::rootless());
         let ports = [Port { host: 8080, guest: 80 }];
-        let (first, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &ports, |_| true).unwrap();
-        let (again, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &[], |_| true).unwrap();
-        let (other, last) = table.reserve(&vm("bbbbbbbbbb"), 1000, &ports, |_| true).unwrap();
+        let (first, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &ports, true, |_| true).unwrap();
+        let (again, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &[], true, |_| true).unwrap();
+        let (other, last) = table.reserve(&vm("bbbbbbbbbb"), 1000, &ports, true, |_| true).unwrap();
         assert_eq!(first, again);
         assert_ne!((first.address, first.host_address), (other.address, other.host_address));
         assert_ne!(first.ports[0].1, other.ports[0].1);
@@ -163,8 +197,8 @@ mod tests {
 
     #[test]
     fn only_open_vms_are_in_the_rules() {
-        let mut table = Table::default();
-        table.reserve(&vm("aaaaaaaaaa"), 0, &[Port { host: 1024, guest: 1 }], |_| true).unwrap();
+        let mut table = table(Plan::rootless());
+        table.reserve(&vm("aaaaaaaaaa"), 0, &[Port { host: 1024, guest: 1 }], true, |_| true).unwrap();
         assert!(table.rules().guests.is_empty() && table.rules().publications.is_empty());
         table.set_open(&vm("aaaaaaaaaa"), true).unwrap();
         assert_eq!((table.rules().guests.len(), table.rules().publications.len()), (1, 1));
@@ -172,18 +206,45 @@ mod tests {
 
     #[test]
     fn the_same_host_port_twice_is_refused_and_leaves_no_lease() {
-        let mut table = Table::default();
+        let mut table = table(Plan::rootless());
         let twice = [Port { host: 1, guest: 1 }, Port { host: 1, guest: 2 }];
-        assert!(table.reserve(&vm("aaaaaaaaaa"), 0, &twice, |_| true).is_err());
+        assert!(table.reserve(&vm("aaaaaaaaaa"), 0, &twice, true, |_| true).is_err());
         assert!(table.holders().is_empty());
     }
 
     #[test]
     fn without_loopback_addresses_a_vm_has_a_network_and_no_published_ports() {
-        let mut table = Table::default();
-        let (record, _) = table.reserve(&vm("aaaaaaaaaa"), 0, &[], |_| false).unwrap();
+        let mut table = table(Plan::rootless());
+        let (record, _) = table.reserve(&vm("aaaaaaaaaa"), 0, &[], true, |_| false).unwrap();
         assert_eq!(record.host_address, None);
         let port = [Port { host: 1024, guest: 1 }];
-        assert_eq!(table.reserve(&vm("bbbbbbbbbb"), 0, &port, |_| false).unwrap_err().kind, Kind::NotSupported);
+        assert_eq!(table.reserve(&vm("bbbbbbbbbb"), 0, &port, true, |_| false).unwrap_err().kind, Kind::NotSupported);
+    }
+
+    #[test]
+    fn on_a_host_a_guest_is_reached_at_its_own_address() {
+        let mut table = table(Plan::of_the_host());
+        let port = [Port { host: 8080, guest: 80 }];
+        let (record, _) = table.reserve(&vm("aaaaaaaaaa"), 1000, &port, true, |_| false).unwrap();
+        assert_eq!(record.host_address, Some(record.address));
+        let lease = table.lease(&vm("aaaaaaaaaa"), &record);
+        assert_eq!((lease.host_address, lease.dns), (Some(record.address), vec![lease.gateway]));
+        table.set_open(&vm("aaaaaaaaaa"), true).unwrap();
+        let published = table.rules().publications[0];
+        assert_eq!(
+            (published.outside.to_string(), published.guest.to_string()),
+            ("172.16.0.2:8080".into(), "172.16.0.2:80".into())
+        );
+    }
+
+    #[test]
+    fn without_nat_a_guest_reaches_nothing() {
+        let mut table = table(Plan::rootless());
+        table.reserve(&vm("aaaaaaaaaa"), 0, &[], false, |_| true).unwrap();
+        table.set_open(&vm("aaaaaaaaaa"), true).unwrap();
+        assert_eq!(table.rules().guests[0].reach, Reach::Nothing);
+        table.set_nat(&vm("aaaaaaaaaa"), true).unwrap();
+        assert_eq!(table.rules().guests[0].reach, Reach::Internet);
+        assert!(table.set_nat(&vm("bbbbbbbbbb"), true).is_err());
     }
 }

@@ -21,6 +21,10 @@ pub enum Refusal {
     SlirpMissing,
     #[error("banger's own helper is missing at {0}")]
     HelperMissing(String),
+    #[error("{link} has {address}, which is in the network of VMs")]
+    NetworkTaken { link: String, address: String },
+    #[error("{0}")]
+    NoRight(String),
 }
 
 /// What keeps an ordinary user from making a user namespace with rights in it.
@@ -63,6 +67,8 @@ impl Refusal {
             }
             Refusal::NftMissing => "Install it: `sudo apt install nftables`.",
             Refusal::SlirpMissing => "Install it: `sudo apt install slirp4netns`.",
+            Refusal::NetworkTaken { .. } => "Take that address away, or give VMs another network.",
+            Refusal::NoRight(_) => "Start banger's network service by its unit: it has CAP_NET_ADMIN there.",
             Refusal::HelperMissing(_) => "Install banger again: this file belongs beside its other programs.",
         };
         cure.to_owned()
@@ -79,6 +85,9 @@ pub enum Error {
     NoNamespace,
     #[error("{op} failed: {message}")]
     Op { op: String, message: String },
+    /// A link of a name that we need.
+    #[error("{0} is on this host already and is not banger's: rename it or remove it (ip link)")]
+    Foreign(String),
     #[error("nft refused the rules: {0}")]
     Nft(String),
     #[error("the uplink: {0}")]

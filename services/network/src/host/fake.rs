@@ -14,6 +14,7 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::sync::Notify;
 
 use super::{Answer, Change, Ensured, Error, Host, Refusal};
+use crate::plan::Plan;
 use crate::render::{Protocol, Publication, Ruleset};
 
 /// What there is.
@@ -33,10 +34,17 @@ pub struct State {
 }
 
 /// The fake host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fake {
+    plan: Plan,
     state: Mutex<State>,
     killed: Notify,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Fake { plan: Plan::rootless(), state: Mutex::default(), killed: Notify::default() }
+    }
 }
 
 impl Fake {
@@ -100,6 +108,10 @@ impl State {
 }
 
 impl Host for Fake {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     fn probe(&self) -> BoxFuture<'_, Result<(), Refusal>> {
         ready(self.state().refusal.clone().map_or(Ok(()), Err)).boxed()
     }
@@ -137,6 +149,14 @@ impl Host for Fake {
         self.answer(|state| Ok(state.taps.iter().cloned().collect()))
     }
 
+    fn sweep<'a>(&'a self, known: &'a BTreeSet<VmId>) -> Answer<'a, Vec<String>> {
+        self.answer(|state| {
+            let (kept, gone) = std::mem::take(&mut state.taps).into_iter().partition(|vm| known.contains(vm));
+            state.taps = kept;
+            Ok(BTreeSet::into_iter(gone).map(|vm| format!("the TAP of VM {vm}")).collect())
+        })
+    }
+
     fn apply<'a>(&'a self, rules: &'a Ruleset) -> Answer<'a, ()> {
         self.answer(|state| {
             state.inside()?;
@@ -168,10 +188,10 @@ impl Host for Fake {
         self.answer(|state| Ok(state.forwards.iter().copied().collect()))
     }
 
-    fn down(&self) -> Answer<'_, ()> {
+    fn down(&self) -> Answer<'_, Vec<String>> {
         self.answer(|state| {
             *state = State { refusal: state.refusal.take(), ..State::default() };
-            Ok(())
+            Ok(Vec::new())
         })
     }
 }

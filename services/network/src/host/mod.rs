@@ -1,9 +1,10 @@
 //! Effects on the host's network, behind one trait of intent. Knows nothing of leases, owners or D-Bus.
 //!
-//! [`rootless`] is the real one: a user and network namespace of the user's own, with a user-mode uplink. [`fake`]
-//! keeps everything in memory, for the tests of the service. What happens inside a namespace ([`links`], [`nft`],
-//! [`tap`]) needs no namespace: a service with rights calls the same code where it stands.
+//! [`bridge`] is a real host's: a bridge in its own namespace, beside whatever else is there. [`rootless`] is a user's:
+//! a user and network namespace of their own, with a user-mode uplink. [`fake`] keeps everything in memory, for the
+//! tests of the service. What happens inside a namespace ([`links`], [`nft`], [`tap`]) is the same code for both.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
@@ -11,18 +12,22 @@ use std::os::fd::OwnedFd;
 use banger_schemas::VmId;
 use futures_util::future::BoxFuture;
 
+use crate::plan::Plan;
 use crate::render::{Protocol, Publication, Ruleset};
 
 pub mod address;
+pub mod bridge;
 pub mod error;
 pub mod fake;
 pub mod links;
 pub mod nft;
+pub mod resolver;
 pub mod rootless;
 pub mod tap;
 pub mod tools;
 pub mod within;
 
+pub use bridge::Bridge;
 pub use error::{Error, Refusal, UserNamespaces};
 pub use fake::Fake;
 pub use rootless::{Places, Rootless};
@@ -32,6 +37,9 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// The network of one host, or of one user of it. Every change is idempotent and says what had to change.
 pub trait Host: Debug + Send + Sync {
+    /// What this network looks like.
+    fn plan(&self) -> &Plan;
+
     /// Whether this machine can do it. Changes nothing.
     fn probe(&self) -> BoxFuture<'_, Result<(), Refusal>>;
 
@@ -52,6 +60,10 @@ pub trait Host: Debug + Send + Sync {
     /// VMs that have a TAP.
     fn taps(&self) -> Answer<'_, Vec<VmId>>;
 
+    /// Removes TAPs that an earlier life of the service left and that are not of these VMs, if nobody uses them; what
+    /// was found, each as a sentence.
+    fn sweep<'a>(&'a self, known: &'a BTreeSet<VmId>) -> Answer<'a, Vec<String>>;
+
     /// Puts these rules in place of all former ones, at once.
     fn apply<'a>(&'a self, rules: &'a Ruleset) -> Answer<'a, ()>;
 
@@ -64,8 +76,9 @@ pub trait Host: Debug + Send + Sync {
     /// Where it listens.
     fn published(&self) -> Answer<'_, Vec<(Protocol, SocketAddrV4)>>;
 
-    /// Removes everything: processes, sockets, files. Only when no VM runs.
-    fn down(&self) -> Answer<'_, ()>;
+    /// Removes everything: processes, sockets, files, links, rules; and puts back what was changed for it. Only when no
+    /// VM runs. What was undone, each as a sentence.
+    fn down(&self) -> Answer<'_, Vec<String>>;
 }
 
 /// What `ensure` had to do.
@@ -77,8 +90,10 @@ pub struct Ensured {
     pub returned: Vec<Publication>,
     /// Publications that did not, and why.
     pub lost: Vec<(Publication, Error)>,
-    /// Walls that this machine does not allow, each as a sentence.
-    pub missing_walls: Vec<String>,
+    /// What had gone by somebody else's doing and is back.
+    pub mended: Vec<String>,
+    /// What this machine does not allow, each as a sentence.
+    pub notes: Vec<String>,
 }
 
 impl Ensured {

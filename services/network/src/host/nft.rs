@@ -4,6 +4,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -19,11 +20,19 @@ pub async fn load(text: &str) -> Result<(), Error> {
     run(&["-f", "-"], text).await.map(drop)
 }
 
-/// Whether a table is there.
-pub async fn has_table(family: &str, name: &str) -> Result<bool, Error> {
+/// Whether both tables of ours are there.
+pub async fn loaded() -> Result<bool, Error> {
     let tables = run(&["list", "tables"], "").await?;
-    let wanted = format!("table {family} {name}");
-    Ok(String::from_utf8_lossy(&tables.stdout).lines().any(|line| line.trim() == wanted))
+    let tables = String::from_utf8_lossy(&tables.stdout);
+    let has = |table: &str| tables.lines().any(|line| line.trim() == table);
+    Ok(has("table ip banger") && has("table bridge banger"))
+}
+
+/// What nft answers to these commands, one document each (libnftables-json(5)).
+pub async fn ask(commands: &str) -> Result<Vec<Value>, Error> {
+    let output = run(&["-j", "-f", "-"], commands).await?;
+    let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    documents.collect::<Result<_, _>>().map_err(|e| Error::Nft(format!("an unreadable list: {e}")))
 }
 
 async fn run(arguments: &[&str], input: &str) -> Result<Output, Error> {

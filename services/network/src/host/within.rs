@@ -149,7 +149,7 @@ async fn run(links: &Links, op: &Op, taps: &mut Vec<OwnedFd>) -> Result<Outcome,
             links.bridge(bridge, Ipv4Addr::from(*address), *prefix).await?;
         }
         Op::AddTap { name, bridge } => {
-            let tap = tap::open(name).map_err(|e| tap_error(name, &e))?;
+            let tap = tap::open(name).map_err(|e| tap::failed(name, &e))?;
             if let Err(error) = links.isolated_port(name, bridge).await {
                 // A TAP that is no isolated port must not stay.
                 drop(tap);
@@ -163,23 +163,12 @@ async fn run(links: &Links, op: &Op, taps: &mut Vec<OwnedFd>) -> Result<Outcome,
         Op::Ports { bridge } => return Ok(Outcome::Ports(links.ports(bridge).await?)),
         Op::Rules { text } => nft::load(text).await?,
         Op::RulesIfNone { text } => {
-            if !(nft::has_table("ip", "banger").await? && nft::has_table("bridge", "banger").await?) {
+            if !nft::loaded().await? {
                 nft::load(text).await?;
             }
         }
     }
     Ok(Outcome::Done)
-}
-
-fn tap_error(name: &str, error: &io::Error) -> Error {
-    if let Some(refusal) = super::rootless::probe::device_refusal(error) {
-        return Error::Refused(refusal);
-    }
-    let message = match error.raw_os_error() {
-        Some(libc::EBUSY) => format!("{name} is held by another process; its VM still runs"),
-        _ => error.to_string(),
-    };
-    Error::Op { op: "opening a TAP".to_owned(), message }
 }
 
 #[cfg(test)]

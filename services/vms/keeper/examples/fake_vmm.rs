@@ -1,41 +1,24 @@
-//! A stand-in VMM for the keeper's tests: takes QEMU's command line and plays the part that its "kernel" says.
-//!
-//! A part is words: `print:TEXT` and `flood` for the console, `say:TEXT` for its own messages, `agent:HOW`,
-//! `qmp:HOW`, and `exit:N` or `signal:N` for its end. Without an end it waits to be told. Of a real kernel it makes a
-//! guest whose agent takes its identity and powers off when it is asked to.
+//! A stand-in QEMU for the keeper's tests: takes its command line and plays the part that its "kernel" says, `qmp:HOW`
+//! among its words.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "whatever fails here fails a test")]
 
-use std::io::Read;
+mod guest;
+
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
-use banger_schemas::guest::hello::{AgentHello, LEN, Scanner};
-use banger_schemas::guest::{Ready, Reply, Request};
-use banger_schemas::io::{FrameReader, write_frame};
-use futures_util::future::poll_fn;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use guest::{Part, facts, play_agent};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
-
-const MIB: usize = 1024 * 1024;
 
 fn main() {
     // Run by accident, or listed by a test runner: nothing to play.
     let args: Vec<String> = std::env::args().collect();
     let Some(kernel) = value(&args, "-kernel") else { return };
-    let part = part(kernel);
+    let part = Part::of(kernel);
     let facts = facts();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, play(args, part, facts));
-}
-
-fn part(kernel: &str) -> String {
-    let mut file = std::fs::File::open(kernel).unwrap();
-    let mut start = [0; 4];
-    if file.read_exact(&mut start).is_ok() && &start == b"\x7fELF" {
-        return "print:booted agent:guest".into();
-    }
-    std::fs::read_to_string(kernel).unwrap()
 }
 
 fn value<'a>(args: &'a [String], option: &str) -> Option<&'a str> {
@@ -56,47 +39,14 @@ fn inherited(number: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-async fn play(args: Vec<String>, part: String, facts: String) {
-    let mut console = chardev(&args, "console");
+async fn play(args: Vec<String>, part: Part, facts: String) {
+    let console = chardev(&args, "console");
     let agent = chardev(&args, "agent");
     let qmp = chardev(&args, "qmp");
-    let words: Vec<_> = part.split_whitespace().map(|word| word.split_once(':').unwrap_or((word, ""))).collect();
-    let how = |role: &str| words.iter().find(|(word, _)| *word == role).map_or("", |(_, how)| how).to_owned();
-    let (notes, mut noted) = tokio::sync::mpsc::unbounded_channel::<String>();
-    tokio::task::spawn_local(answer_qmp(qmp, how("qmp")));
-    tokio::task::spawn_local(play_agent(agent, how("agent"), notes));
-    for (word, what) in words {
-        match word {
-            "facts" => console.write_all(facts.as_bytes()).await.unwrap(),
-            "print" => console.write_all(format!("{what}\n").as_bytes()).await.unwrap(),
-            "flood" => loop {
-                console.write_all(&[b'x'; 4096]).await.unwrap();
-            },
-            "say" => eprintln!("{}", what.replace('_', " ")),
-            "sleep" => tokio::time::sleep(std::time::Duration::from_millis(what.parse().unwrap())).await,
-            "exit" => std::process::exit(what.parse().unwrap()),
-            "signal" => {
-                nix::sys::signal::raise(nix::sys::signal::Signal::try_from(what.parse::<i32>().unwrap()).unwrap())
-                    .unwrap();
-            }
-            _ => {}
-        }
-    }
-    while let Some(note) = noted.recv().await {
-        console.write_all(format!("{note}\n").as_bytes()).await.unwrap();
-    }
-    std::future::pending::<()>().await;
-}
-
-/// What a VMM must not have: other descriptors, an environment, the right to gain rights.
-fn facts() -> String {
-    let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter(|fd| {
-        // The one that reads this folder does not count.
-        std::fs::read_link(fd.as_ref().unwrap().path()).is_ok_and(|target| !target.starts_with("/proc"))
-    });
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let no_new_privs = status.lines().find(|line| line.starts_with("NoNewPrivs")).unwrap().replace('\t', " ");
-    format!("fds {}, env {}, {no_new_privs}\n", fds.count(), std::env::vars().count())
+    let (notes, noted) = tokio::sync::mpsc::unbounded_channel();
+    tokio::task::spawn_local(answer_qmp(qmp, part.how("qmp")));
+    tokio::task::spawn_local(play_agent(agent, part.how("agent"), notes));
+    part.play(console, facts, noted).await;
 }
 
 async fn answer_qmp(stream: UnixStream, how: String) {
@@ -116,127 +66,5 @@ async fn answer_qmp(stream: UnixStream, how: String) {
             std::process::exit(0);
         }
         line.clear();
-    }
-}
-
-type Notes = tokio::sync::mpsc::UnboundedSender<String>;
-
-async fn play_agent(mut stream: UnixStream, how: String, notes: Notes) {
-    match how.as_str() {
-        "" | "silent" => std::future::pending().await,
-        "garbage" => stream.write_all(&garbage(2 * MIB)).await.unwrap(),
-        "endless" => loop {
-            stream.write_all(&[0; 65536]).await.unwrap();
-        },
-        _ => {}
-    }
-    let (mut answer, generation) = hello(&mut stream).await;
-    match how.as_str() {
-        // A stale answer, and half of one, before the real one.
-        "late" => {
-            let stale = AgentHello { nonce: answer.nonce ^ 1, ..answer }.to_bytes();
-            stream.write_all(&[&stale[..], &stale[..9]].concat()).await.unwrap();
-        }
-        "version0" => answer.version = 0,
-        "restarted" if generation == 1 => {
-            // Says goodbye in order, then is there again.
-            stream.write_all(&answer.to_bytes()).await.unwrap();
-            stream.write_all(&[0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
-            answer = hello(&mut stream).await.0;
-        }
-        _ => {}
-    }
-    stream.write_all(&answer.to_bytes()).await.unwrap();
-    match how.as_str() {
-        "length" => stream.write_all(&[0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255]).await.unwrap(),
-        "nonsense" => stream.write_all(&garbage(MIB)).await.unwrap(),
-        "cut" => return stream.write_all(&[0, 0, 0, 1, 0, 0, 0]).await.unwrap(),
-        "uninvited" => {
-            for id in (2u32..40_000).step_by(2) {
-                let syn = [&[0, 1, 0, 1][..], &id.to_be_bytes(), &[0; 4]].concat();
-                stream.write_all(&syn).await.unwrap();
-            }
-        }
-        _ => return serve(stream, how, notes).await,
-    }
-    std::future::pending().await
-}
-
-async fn hello(stream: &mut UnixStream) -> (AgentHello, u32) {
-    let mut scanner = Scanner::for_agent();
-    loop {
-        if let Some(hello) = scanner.host_hello(stream.read_u8().await.unwrap()) {
-            return (hello.answer(), hello.generation);
-        }
-    }
-}
-
-fn garbage(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let step = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / LEN).flat_map(step).collect()
-}
-
-async fn serve(stream: UnixStream, how: String, notes: Notes) {
-    let mut connection = yamux::Connection::new(stream.compat(), yamux::Config::default(), yamux::Mode::Server);
-    let mut ignored = Vec::new();
-    while let Some(Ok(stream)) = poll_fn(|context| connection.poll_next_inbound(context)).await {
-        if how == "stuck" {
-            ignored.push(stream);
-        } else if how == "guest" {
-            tokio::task::spawn_local(answer(stream));
-        } else {
-            tokio::task::spawn_local(operate(stream, notes.clone()));
-        }
-    }
-}
-
-/// A guest's answer to one request.
-async fn answer(stream: yamux::Stream) {
-    let (reading, mut writing) = tokio::io::split(stream.compat());
-    let Ok(request) = FrameReader::new(reading).expect::<Request>().await else { return };
-    let reply = match request {
-        Request::Identify(_) => Reply::Ready(Ready { boot_id: "f".repeat(36), init: false, warnings: Vec::new() }),
-        Request::Shutdown { .. } => Reply::Stopping,
-        Request::Exec(_) | Request::Status => Reply::Refused("this guest is played".into()),
-    };
-    // Whoever asked may have gone.
-    drop(write_frame(&mut writing, &reply).await);
-    drop(writing.shutdown().await);
-    if reply == Reply::Stopping {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        std::process::exit(0);
-    }
-}
-
-/// An operation is its first byte: echo, count what comes, or write for ever.
-async fn operate(stream: yamux::Stream, notes: Notes) {
-    let mut stream = stream.compat();
-    let mut buffer = vec![0; 65536];
-    match stream.read_u8().await.unwrap() {
-        b'e' => {
-            while let got @ 1.. = stream.read(&mut buffer).await.unwrap() {
-                stream.write_all(&buffer[..got]).await.unwrap();
-            }
-            stream.shutdown().await.unwrap();
-        }
-        b'c' => {
-            let mut count = 0;
-            while let got @ 1.. = stream.read(&mut buffer).await.unwrap() {
-                count += got;
-            }
-            notes.send(format!("counted {count}")).unwrap();
-            let _ = stream.write_all(count.to_string().as_bytes()).await;
-            let _ = stream.shutdown().await;
-        }
-        _ => {
-            while stream.write_all(&buffer).await.is_ok() {}
-            notes.send("writer ended".into()).unwrap();
-        }
     }
 }

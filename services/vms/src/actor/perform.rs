@@ -103,7 +103,7 @@ impl Tools {
         record.keeper = self.keepers.runner.start(&record.id, limits).await?;
         record.backend = Some(backend.as_str().to_owned());
         self.intend(&mut record, Intent::Run).await?;
-        self.keepers.launch(&record.id, launch, &fds).await?;
+        self.keepers.launch(&record.id, launch, fds).await?;
         Ok(Outcome { record, notes })
     }
 
@@ -142,7 +142,7 @@ impl Tools {
     /// Ends the VMM at once; `Gone` when there is no keeper, and so no VMM. One that does not answer is ended by its
     /// process, and takes its VMM along.
     pub(super) async fn kill(self, record: VmRecord) -> Result<()> {
-        let asked = async { self.keepers.connect(&record.id).await?.ask(&Request::Kill, &[]).await.map(drop) };
+        let asked = async { self.keepers.connect(&record.id).await?.ask(&Request::Kill, Vec::new()).await.map(drop) };
         match asked.await {
             Err(error) if error.kind != Kind::Gone => {
                 tracing::warn!(vm = %record.id, %error, "the keeper is killed");

@@ -54,10 +54,8 @@ impl Keepers {
     }
 
     /// Has the keeper launch the VMM.
-    pub(crate) async fn launch(&self, vm: &VmId, launch: Launch, fds: &[OwnedFd]) -> Result<()> {
-        let keeper = self.connect(vm).await?;
-        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        keeper.ask(&Request::Launch(Box::new(launch)), &borrowed).await.map(drop)
+    pub(crate) async fn launch(&self, vm: &VmId, launch: Launch, fds: Vec<OwnedFd>) -> Result<()> {
+        self.connect(vm).await?.ask(&Request::Launch(Box::new(launch)), fds).await.map(drop)
     }
 
     /// The keeper of a VM; `Gone` when there is none, another error when there may be one.
@@ -139,10 +137,13 @@ impl Keeper {
         }
     }
 
-    /// Asks, and takes the answer with its descriptors.
-    pub(crate) async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>> {
+    /// Asks, and takes the answer with its descriptors. Those that are sent are the keeper's alone from then on: a VMM
+    /// that finds its TAP by name needs it to be held by nobody.
+    pub(crate) async fn ask(&self, request: &Request, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         let exchange = async {
-            self.socket.send(request, fds).await?;
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            self.socket.send(request, &borrowed).await?;
+            drop(fds);
             self.socket.expect::<Event>().await
         };
         let answer = timely(exchange).await?;
@@ -155,7 +156,7 @@ impl Keeper {
 
     /// Asks for one stream.
     pub(crate) async fn stream(&self, request: &Request) -> Result<OwnedFd> {
-        let mut fds = self.ask(request, &[]).await?;
+        let mut fds = self.ask(request, Vec::new()).await?;
         match (fds.pop(), fds.is_empty()) {
             (Some(fd), true) => Ok(fd),
             _ => Err(Error::internal("the VM's keeper sent no stream")),

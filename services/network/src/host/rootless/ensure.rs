@@ -7,18 +7,17 @@ use std::path::Path;
 use super::{Known, Rootless, helper, uplink};
 use crate::host::within::Op;
 use crate::host::{Change, Ensured, Error, Host};
-use crate::render::{BRIDGE, GATEWAY, PREFIX};
 use banger_bus::process::Process;
 
 impl Rootless {
     /// A holder whose namespace has the bridge and rules.
     async fn ensure_namespace(&self, known: &Known) -> Result<(Process, Change), Error> {
-        let [a, b, c, d] = GATEWAY.octets();
-        let rules = known.rules.clone().unwrap_or_default().render();
+        let plan = &self.plan;
+        let rules = known.rules.clone().unwrap_or_default().render(plan);
         // A holder that lives may still be half-made.
         let base = vec![
             Op::RulesIfNone { text: rules },
-            Op::Base { bridge: BRIDGE.to_owned(), address: [a, b, c, d], prefix: PREFIX },
+            Op::Base { bridge: plan.bridge.clone(), address: plan.gateway.octets(), prefix: plan.prefix },
         ];
         let recorded = self.recorded()?;
         if let Some(holder) = recorded.as_ref().filter(|holder| holder.alive()) {
@@ -60,8 +59,8 @@ impl Rootless {
         let known = self.known.lock().await;
         let (holder, namespace) = self.ensure_namespace(&known).await?;
         let (uplink, change) = self.ensure_uplink(&holder, namespace).await?;
-        let missing_walls = uplink::missing_walls(&uplink);
-        let mut ensured = Ensured { namespace, uplink: change, missing_walls, ..Ensured::default() };
+        let notes = uplink::missing_walls(&uplink);
+        let mut ensured = Ensured { namespace, uplink: change, notes, ..Ensured::default() };
         if change != Change::Kept {
             for publication in known.published.values() {
                 match self.forward(publication).await {

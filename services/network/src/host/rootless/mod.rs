@@ -1,7 +1,7 @@
 //! The network of one user without any privilege: a holder keeps the namespaces, slirp4netns is the uplink, and
 //! changes inside are made by a helper that enters. All of it outlives the service and is found again by records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
@@ -14,8 +14,9 @@ use futures_util::future::{BoxFuture, select};
 use tokio::sync::Mutex;
 
 use super::within::{Op, Outcome};
-use super::{Answer, Ensured, Error, Host, Refusal, address, tools};
-use crate::render::{BRIDGE, Protocol, Publication, Ruleset};
+use super::{Answer, Ensured, Error, Host, Refusal, address, tap, tools};
+use crate::plan::Plan;
+use crate::render::{Protocol, Publication, Ruleset};
 use banger_bus::process::Process;
 use process::forget;
 use slirp::Slirp;
@@ -43,6 +44,7 @@ pub struct Places {
 /// The network of the user who runs this.
 #[derive(Debug)]
 pub struct Rootless {
+    plan: Plan,
     places: Places,
     /// One change at a time: two of them would start two holders.
     known: Mutex<Known>,
@@ -57,7 +59,7 @@ struct Known {
 
 impl Rootless {
     pub fn new(places: Places) -> Self {
-        Rootless { places, known: Mutex::default() }
+        Rootless { plan: Plan::rootless(), places, known: Mutex::default() }
     }
 
     fn holder_record(&self) -> PathBuf {
@@ -107,19 +109,24 @@ impl Rootless {
         Ok(false)
     }
 
-    async fn end_all(&self) -> Result<(), Error> {
+    async fn end_all(&self) -> Result<Vec<String>, Error> {
         let mut known = self.known.lock().await;
+        let was = self.recorded()?.is_some();
         uplink::end(&self.places).await?;
         if let Some(holder) = self.recorded()? {
             holder.end().await.map_err(Error::io("ending the holder"))?;
         }
         forget(&self.holder_record()).map_err(Error::io("the holder's record"))?;
         *known = Known::default();
-        Ok(())
+        Ok(if was { vec!["the network of VMs and its uplink have ended".to_owned()] } else { Vec::new() })
     }
 }
 
 impl Host for Rootless {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     fn probe(&self) -> BoxFuture<'_, Result<(), Refusal>> {
         async {
             let helper = &self.places.helper;
@@ -148,7 +155,7 @@ impl Host for Rootless {
     fn add_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, OwnedFd> {
         async {
             let _turn = self.known.lock().await;
-            let op = Op::AddTap { name: vm.tap_name(), bridge: BRIDGE.to_owned() };
+            let op = Op::AddTap { name: vm.tap_name(), bridge: self.plan.bridge.clone() };
             self.within(vec![op]).await?.1.into_iter().next().ok_or_else(nonsense)
         }
         .boxed()
@@ -169,8 +176,8 @@ impl Host for Rootless {
 
     fn taps(&self) -> Answer<'_, Vec<VmId>> {
         async {
-            match self.one(Op::Ports { bridge: BRIDGE.to_owned() }).await {
-                Ok(Outcome::Ports(names)) => Ok(names.iter().filter_map(|name| vm_of(name)).collect()),
+            match self.one(Op::Ports { bridge: self.plan.bridge.clone() }).await {
+                Ok(Outcome::Ports(names)) => Ok(names.iter().filter_map(|name| tap::vm_of(name)).collect()),
                 Err(Error::NoNamespace) => Ok(Vec::new()),
                 outcome => outcome.and_then(|_| Err(nonsense())),
             }
@@ -178,10 +185,23 @@ impl Host for Rootless {
         .boxed()
     }
 
+    fn sweep<'a>(&'a self, known: &'a BTreeSet<VmId>) -> Answer<'a, Vec<String>> {
+        async {
+            // Nobody else makes links in this namespace.
+            let mut found = Vec::new();
+            for vm in self.taps().await?.into_iter().filter(|vm| !known.contains(vm)) {
+                self.remove_tap(&vm).await?;
+                found.push(format!("the TAP of VM {vm}, which is known no more, is removed"));
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+
     fn apply<'a>(&'a self, rules: &'a Ruleset) -> Answer<'a, ()> {
         async {
             let mut known = self.known.lock().await;
-            self.one(Op::Rules { text: rules.render() }).await?;
+            self.one(Op::Rules { text: rules.render(&self.plan) }).await?;
             known.rules = Some(rules.clone());
             Ok(())
         }
@@ -219,7 +239,7 @@ impl Host for Rootless {
         .boxed()
     }
 
-    fn down(&self) -> Answer<'_, ()> {
+    fn down(&self) -> Answer<'_, Vec<String>> {
         self.end_all().boxed()
     }
 }
@@ -231,10 +251,4 @@ fn nonsense() -> Error {
 /// A record that cannot be read stops everything: its process may live, and a second one beside it would be worse.
 fn readable(read: io::Result<Option<Process>>, record: &Path) -> Result<Option<Process>, Error> {
     read.map_err(Error::io(format!("cannot understand {}; remove it if no VM runs", record.display())))
-}
-
-/// Whose TAP a port is.
-fn vm_of(tap: &str) -> Option<VmId> {
-    let vm: VmId = tap.strip_prefix("bg-")?.parse().ok()?;
-    (vm.tap_name() == tap).then_some(vm)
 }

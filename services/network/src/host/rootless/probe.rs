@@ -21,7 +21,7 @@ pub fn serve(socket: OwnedFd) -> io::Result<()> {
 
 fn attempt() -> Result<(), Refusal> {
     // Before the namespace: what is closed to us outside is closed inside.
-    tap::open_device().map_err(|e| device_refusal(&e).unwrap_or_else(|| refused("opening /dev/net/tun", &e)))?;
+    tap::open_device().map_err(|e| tap::device_refusal(&e).unwrap_or_else(|| refused("opening /dev/net/tun", &e)))?;
     holder::make_namespaces().map_err(|(step, error)| refused(step, &error))?;
     // Ubuntu's restriction lets the namespace be made and takes every right in it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -30,16 +30,6 @@ fn attempt() -> Result<(), Refusal> {
     up.map_err(|e| refused(&e.to_string(), &io::Error::from_raw_os_error(libc::EPERM)))?;
     tap::open("bg-probe").map_err(|e| refused("making a TAP", &e))?;
     Ok(())
-}
-
-/// What a failure to open the TUN device means, if it is about the device.
-pub fn device_refusal(error: &io::Error) -> Option<Refusal> {
-    let errno = error.raw_os_error()?;
-    match errno {
-        libc::EACCES | libc::EPERM => Some(Refusal::DevTunClosed { errno }),
-        libc::ENOENT | libc::ENXIO | libc::ENODEV => Some(Refusal::DevTunMissing { errno }),
-        _ => None,
-    }
 }
 
 fn refused(step: &str, error: &io::Error) -> Refusal {
@@ -77,13 +67,5 @@ mod tests {
         assert_eq!(with("kernel/apparmor_restrict_unprivileged_userns", "1"), UserNamespaces::AppArmor);
         let none = UserNamespaces::Unexplained { step: "unshare".to_owned(), errno: libc::EPERM };
         assert_eq!(with("user/max_user_namespaces", "96365"), none);
-    }
-
-    #[test]
-    fn a_closed_device_and_an_absent_one_have_their_own_cures() {
-        let of = |errno| device_refusal(&io::Error::from_raw_os_error(errno)).map(|refusal| refusal.cure());
-        assert!(of(libc::EACCES).unwrap().contains("chmod 0666"));
-        assert!(of(libc::ENOENT).unwrap().contains("modprobe tun"));
-        assert_eq!(of(libc::EBUSY), None);
     }
 }

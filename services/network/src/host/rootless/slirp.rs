@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::host::Error;
-use crate::render::{Protocol, Publication, UPLINK_ADDRESS};
+use crate::plan::UPLINK_ADDRESS;
+use crate::render::{Protocol, Publication};
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// Room for the list of some thousand forwards.

@@ -10,7 +10,7 @@ use super::process::{self, forget};
 use super::slirp::Slirp;
 use super::{Places, helper, readable};
 use crate::host::{Error, Refusal, tools};
-use crate::render::{MTU, UPLINK};
+use crate::plan::{MTU, UPLINK};
 
 const SOCKET: &str = "uplink.sock";
 

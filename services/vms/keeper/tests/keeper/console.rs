@@ -17,8 +17,7 @@ async fn a_vmm_gets_its_descriptors_and_nothing_else() {
         text.clear();
         soon(client.console(false).await.read_to_string(&mut text)).await.unwrap();
     }
-    // The standard three; kernel, initramfs and three disks; console, agent and control.
-    assert_eq!(text, "fds 11, env 0, NoNewPrivs: 1\n");
+    assert_eq!(text, format!("fds {}, env 0, NoNewPrivs: 1\n", crate::INHERITED));
 }
 
 #[tokio::test]

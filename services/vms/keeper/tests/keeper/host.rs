@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use banger_schemas::io::PacketSocket;
-use banger_schemas::keeper::{Backend, Event, Exit, Hello, Launch, Phase, Request, Status};
+use banger_schemas::keeper::{Event, Exit, Hello, Launch, Phase, Request, Status};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use tokio::net::UnixStream;
@@ -170,12 +170,17 @@ impl Watcher {
     }
 }
 
-pub(crate) fn launch() -> Launch {
-    let vmm = Path::new(env!("CARGO_BIN_EXE_banger-keeper")).with_file_name("examples").join("fake_vmm");
+/// The VMM of these tests.
+pub(crate) fn stand_in() -> PathBuf {
+    let vmm = Path::new(env!("CARGO_BIN_EXE_banger-keeper")).with_file_name("examples").join(crate::STAND_IN);
     assert!(vmm.exists(), "build the stand-in VMM first: cargo build -p banger-keeper --examples");
+    vmm
+}
+
+pub(crate) fn launch() -> Launch {
     Launch {
-        backend: Backend::QemuTcg,
-        vmm: vmm.to_str().unwrap().to_owned(),
+        backend: crate::BACKEND,
+        vmm: stand_in().to_str().unwrap().to_owned(),
         vcpus: 1,
         memory_mib: 64,
         mac: None,

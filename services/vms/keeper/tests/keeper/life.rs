@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use banger_schemas::keeper::{Event, Exit, ExitCause, Phase, Request};
 
@@ -57,26 +57,11 @@ async fn an_end_that_nobody_watched_can_be_asked_for_a_moment_longer() {
 
 #[tokio::test]
 async fn quit_ends_the_vmm_in_its_own_way() {
-    let (keeper, client) = Keeper::playing("say:bye").await;
+    let (keeper, client) = Keeper::playing("say:bye print:said").await;
     let watcher = Watcher::of(&keeper).await;
+    watcher.until(|phase| *phase == Phase::Kernel).await;
     assert_eq!(client.ask(Request::Quit { grace_ms: 10_000 }).await.0, Event::Done);
     assert_eq!(watcher.exit().await, Exit { cause: ExitCause::Asked, message: "bye".into() });
-}
-
-#[tokio::test]
-async fn a_deaf_vmm_is_killed_when_its_grace_is_over() {
-    let (_keeper, client) = Keeper::playing("qmp:deaf").await;
-    let begin = Instant::now();
-    assert_eq!(client.ask(Request::Quit { grace_ms: 300 }).await.0, Event::Done);
-    assert!(begin.elapsed() >= Duration::from_millis(300));
-}
-
-#[tokio::test]
-async fn a_vmm_that_answers_nonsense_is_killed_at_once() {
-    let (_keeper, client) = Keeper::playing("qmp:flood").await;
-    let begin = Instant::now();
-    assert_eq!(client.ask(Request::Quit { grace_ms: 60_000 }).await.0, Event::Done);
-    assert!(begin.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]

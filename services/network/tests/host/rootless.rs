@@ -1,19 +1,13 @@
-//! The network without privilege, for real: as whoever runs the tests. Where the machine refuses it, each test says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-#![allow(clippy::print_stdout, reason = "pretend guests talk over it, and a skipped test says why")]
-
-mod contract;
-mod network;
-mod pretend;
+//! The network without privilege: as whoever runs the tests.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::time::Duration;
 
+use crate::network::{Network, guest, soon, vm};
+use crate::pretend::{Place, Pretend, ask_who_has, dial_from, hears_arp_from, probe_inside, read_from};
 use banger_network::host::{Change, Error, Fake, Host, address};
 use banger_network::render::{Protocol, Publication, Reach, Ruleset};
-use network::{Network, guest, soon, vm};
-use pretend::{Pretend, ask_who_has, dial_beside, hears_arp_from, probe_inside, read_from};
 use tokio::time::timeout;
 
 /// Answers every connection with a text, on a thread that ends with the tests.
@@ -37,24 +31,23 @@ fn publication(outside: Ipv4Addr, internal: u16, to: SocketAddrV4) -> Publicatio
 #[tokio::test]
 async fn the_real_host_keeps_the_contract() {
     let Some(network) = Network::prepare().await else { return };
-    contract::holds(&network.host).await;
+    crate::contract::holds(&network.host).await;
     network.host.ensure().await.unwrap();
     network.down().await;
 }
 
 #[tokio::test]
 async fn the_fake_host_keeps_the_same_contract() {
-    contract::holds(&Fake::default()).await;
+    crate::contract::holds(&Fake::default()).await;
 }
 
 #[tokio::test]
 async fn a_refusal_is_named() {
     let Some(network) = Network::up().await else { return };
-    let holder = network.process("holder.json").pid;
     let none = "unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces; $SELF'";
-    assert_eq!(probe_inside(holder, none), "UserNamespacesRefused(Maximum)");
+    assert_eq!(probe_inside(&network, none), "UserNamespacesRefused(Maximum)");
     let no_device = "unshare -Urm sh -c 'mount -t tmpfs none /dev/net; $SELF'";
-    assert_eq!(probe_inside(holder, no_device), "DevTunMissing { errno: 2 }");
+    assert_eq!(probe_inside(&network, no_device), "DevTunMissing { errno: 2 }");
     network.down().await;
 }
 
@@ -76,7 +69,7 @@ async fn a_guest_reaches_the_outside_and_never_this_host() {
         assert!(a.dial(format!("{disguise}:{}", loopback.port())).is_err(), "{disguise}");
     }
     // The uplink refuses by itself, without any rule.
-    assert!(dial_beside(&network.process("holder.json"), &format!("10.0.2.2:{}", loopback.port())).is_err());
+    assert!(dial_from(&network, format!("10.0.2.2:{}", loopback.port())).is_err());
 
     // The host's other addresses are refused as soon as they are told.
     rules.host = address::of_this_host().unwrap();
@@ -175,7 +168,7 @@ async fn a_tap_works_from_outside_and_is_isolated() {
     let (vm_a, vm_b) = (vm("aaaaaaaaaa"), vm("bbbbbbbbbb"));
     let (guest_a, guest_b) = (guest(&vm_a, 2, Reach::Internet), guest(&vm_b, 3, Reach::Internet));
     let (tap_a, tap_b) = (network.host.add_tap(&vm_a).await.unwrap(), network.host.add_tap(&vm_b).await.unwrap());
-    let gateway = banger_network::render::GATEWAY;
+    let gateway = banger_network::plan::Plan::rootless().gateway;
 
     // Without rules: nothing.
     ask_who_has(&tap_a, guest_a.mac, guest_a.address, gateway);
@@ -211,7 +204,7 @@ async fn a_dead_holder_means_everything_anew_and_is_reported() {
     let Some(network) = Network::up().await else { return };
     let again = network.restarted().ensure().await.unwrap();
     assert_eq!((again.namespace, again.uplink), (Change::Kept, Change::Kept));
-    assert_eq!(again.missing_walls, Vec::<String>::new());
+    assert_eq!(again.notes, Vec::<String>::new());
     let old = (network.process("holder.json"), network.process("uplink.json"));
     let vm_a = vm("aaaaaaaaaa");
     let _tap = network.host.add_tap(&vm_a).await.unwrap();
@@ -231,7 +224,7 @@ async fn a_dead_holder_means_everything_anew_and_is_reported() {
 #[tokio::test]
 async fn nft_takes_the_golden_rulesets() {
     let Some(network) = Network::up().await else { return };
-    for golden in ["two-guests", "closed"] {
+    for golden in ["two-guests", "closed", "two-guests-on-a-host", "closed-on-a-host"] {
         network.run(&format!("nft -c -f {}/src/render/{golden}.nft", env!("CARGO_MANIFEST_DIR")));
     }
     network.down().await;

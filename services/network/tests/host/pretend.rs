@@ -8,12 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use banger_bus::process::Process;
 use banger_network::render::Guest;
 use banger_schemas::network::mac_text;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::network::{Network, inside};
 
 /// The program that plays the guest's part.
 #[allow(dead_code, reason = "its main is the program's")]
@@ -22,30 +19,64 @@ mod role;
 
 pub(crate) use role::read_from;
 
+/// Where commands run: how nsenter(1) gets there.
+pub(crate) trait Place {
+    /// A process that is there.
+    fn pid(&self) -> u32;
+    /// The namespaces to enter.
+    fn namespaces(&self) -> &'static [&'static str];
+
+    /// Runs a command there, which must succeed.
+    fn run(&self, command: &str) -> String {
+        let output = enter(self.pid(), self.namespaces(), command).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn enter(pid: u32, namespaces: &[&str], command: &str) -> Command {
+    let mut enter = Command::new("nsenter");
+    enter.args(["-t", &pid.to_string()]).args(namespaces);
+    enter.args(["sh", "-c"]).arg(format!("PATH=$PATH:/usr/sbin:/sbin; {command}"));
+    enter
+}
+
 /// A guest without a VM.
 pub(crate) struct Pretend {
     /// Its namespace lives as long as this.
     process: Child,
+    namespaces: &'static [&'static str],
+}
+
+impl Place for Pretend {
+    fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn namespaces(&self) -> &'static [&'static str] {
+        self.namespaces
+    }
 }
 
 impl Pretend {
-    pub(crate) fn new(network: &Network, guest: &Guest) -> Self {
-        let holder = network.process("holder.json").pid.to_string();
+    pub(crate) fn new(place: &impl Place, guest: &Guest) -> Self {
+        let namespaces = place.namespaces();
         let mut process = Command::new("nsenter")
-            .args(["-t", &holder, "-U", "-n", "--preserve-credentials", "unshare", "-n"])
-            .args(["sh", "-c", "echo made; exec sleep 600"])
+            .args(["-t", &place.pid().to_string()])
+            .args(namespaces)
+            .args(["unshare", "-n", "sh", "-c", "echo made; exec sleep 600"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let (pid, port, mac) = (process.id(), guest.vm.tap_name(), mac_text(guest.mac));
-        network.run(&format!(
+        place.run(&format!(
             "ip link add {port} type veth peer name eth0 address {mac} netns {pid} && \
              ip link set {port} master br-banger && ip link set {port} type bridge_slave isolated on && \
              ip link set {port} up"
         ));
-        let made = Pretend { process };
+        let made = Pretend { process, namespaces };
         made.run(&format!(
             "ip link set lo up && ip addr add {}/24 dev eth0 && ip link set eth0 up && ip route add default via 172.16.0.1",
             guest.address
@@ -53,22 +84,14 @@ impl Pretend {
         made
     }
 
-    pub(crate) fn run(&self, command: &str) {
-        let output = inside(self.process.id().cast_signed(), command);
-        assert!(output.status.success(), "{command}: {output:?}");
-    }
-
     /// What a connection to there says first; `Err` when there is none.
     pub(crate) fn dial(&self, to: impl ToString) -> Result<String, String> {
-        let child = play(self.process.id(), &format!("dial {}", to.to_string()));
-        first_word(child).1
+        dial_from(self, to)
     }
 
     /// Answers every connection to this port with a text.
     pub(crate) fn serve(&self, port: u16, text: &str) -> Server {
-        let (child, said) = first_word(play(self.process.id(), &format!("serve {port} {text}")));
-        assert_eq!(said, Ok("listening".to_owned()));
-        Server(child)
+        serve_in(self, port, text)
     }
 }
 
@@ -88,26 +111,27 @@ impl Drop for Server {
     }
 }
 
-/// From the namespace itself, past all rules for guests.
-pub(crate) fn dial_beside(holder: &Process, to: &str) -> Result<String, String> {
-    first_word(play(holder.pid.cast_unsigned(), &format!("dial {to}"))).1
+/// What a connection from a place says first; `Err` when there is none.
+pub(crate) fn dial_from(place: &impl Place, to: impl ToString) -> Result<String, String> {
+    first_word(play(place, &format!("dial {}", to.to_string()), "exec $SELF")).1
+}
+
+/// Answers, in a place, every connection to this port with a text.
+pub(crate) fn serve_in(place: &impl Place, port: u16, text: &str) -> Server {
+    let (child, said) = first_word(play(place, &format!("serve {port} {text}"), "exec $SELF"));
+    assert_eq!(said, Ok("listening".to_owned()));
+    Server(child)
 }
 
 /// What the probe says behind a command that ends in `$SELF`.
-pub(crate) fn probe_inside(pid: i32, command: &str) -> String {
-    first_word(play_by(pid.cast_unsigned(), &format!("probe {}", env!("CARGO_BIN_EXE_banger-netns")), command))
-        .1
-        .unwrap()
+pub(crate) fn probe_inside(place: &impl Place, command: &str) -> String {
+    let role = format!("probe {}", env!("CARGO_BIN_EXE_banger-netns"));
+    first_word(play(place, &role, &format!("exec {command}"))).1.unwrap()
 }
 
-fn play(pid: u32, role: &str) -> Child {
-    play_by(pid, role, "$SELF")
-}
-
-fn play_by(pid: u32, role: &str, command: &str) -> Child {
+fn play(place: &impl Place, role: &str, command: &str) -> Child {
     let program = Path::new(env!("CARGO_BIN_EXE_banger-netns")).with_file_name("examples").join("pretend_guest");
-    Command::new("nsenter")
-        .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials", "sh", "-c", &format!("exec {command}")])
+    enter(place.pid(), place.namespaces(), command)
         .env("SELF", format!("{} {role}", program.display()))
         .stdout(Stdio::piped())
         .spawn()

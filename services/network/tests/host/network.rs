@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 use banger_bus::process::Process;
@@ -13,6 +13,8 @@ use banger_network::host::{Host, Places, Refusal, Rootless, UserNamespaces};
 use banger_network::render::{Guest, Reach};
 use banger_schemas::VmId;
 use tempfile::TempDir;
+
+use crate::pretend::Place;
 
 /// A network that is taken down with the test.
 pub(crate) struct Network {
@@ -55,13 +57,6 @@ impl Network {
         process::recorded(&self.places.state.join(record)).unwrap().unwrap()
     }
 
-    /// Runs a command as root of the namespace.
-    pub(crate) fn run(&self, command: &str) -> String {
-        let output = inside(self.process("holder.json").pid, command);
-        assert!(output.status.success(), "{command}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// Takes it down and proves that nothing is left.
     pub(crate) async fn down(self) {
         let (holder, uplink) = (self.process("holder.json"), self.process("uplink.json"));
@@ -71,6 +66,16 @@ impl Network {
         soon("children are reaped", || async { zombies().is_empty() }).await;
         // Twice is fine.
         self.host.down().await.unwrap();
+    }
+}
+
+impl Place for Network {
+    fn pid(&self) -> u32 {
+        self.process("holder.json").pid.cast_unsigned()
+    }
+
+    fn namespaces(&self) -> &'static [&'static str] {
+        &["-U", "-n", "--preserve-credentials"]
     }
 }
 
@@ -85,15 +90,6 @@ impl Drop for Network {
             }
         }
     }
-}
-
-/// Runs a command in the namespaces of this process.
-pub(crate) fn inside(pid: i32, command: &str) -> Output {
-    Command::new("nsenter")
-        .args(["-t", &pid.to_string(), "-U", "-n", "--preserve-credentials", "sh", "-c"])
-        .arg(format!("PATH=$PATH:/usr/sbin:/sbin; {command}"))
-        .output()
-        .unwrap()
 }
 
 pub(crate) fn guest(vm: &VmId, last: u8, reach: Reach) -> Guest {

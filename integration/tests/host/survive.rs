@@ -1,0 +1,93 @@
+//! Nothing of a user's dies with a service: killed, stopped, restarted or frozen, one and all.
+
+use std::time::{Duration, Instant};
+
+use banger_integration::host::{Host, User, Who};
+use banger_integration::{eventually, within};
+
+use crate::vms::{boot_id, host, machine};
+
+const ALICE: Who = Who::NoSession(User::Alice);
+const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
+
+fn units() -> Vec<String> {
+    SERVICES.iter().map(|service| format!("banger-{service}.service")).collect()
+}
+
+/// Asks until an answer comes: who calls a service that is being started waits for it, and may ask again.
+fn still_the_same(host: &Host, boot: &str) {
+    let words = ["banger", "vm", "exec", "box", "--", "cat", "/proc/sys/kernel/random/boot_id"];
+    within(Duration::from_secs(20), "the machine answers", || host.run_as(ALICE, words).stdout.trim() == boot);
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn a_machine_and_its_commands_outlive_every_service() {
+    let host = host();
+    machine(&host, "box");
+    let boot = boot_id(&host, "box");
+    // Half a minute of numbers, and a transfer, both under way all the time.
+    let count = "for i in $(seq 1 600); do echo $i; sleep 0.05; done";
+    let words = ["banger", "vm", "exec", "box", "--", "sh", "-c", count];
+    let mut counter = host.errand(ALICE, words).limit(Duration::from_secs(180)).start();
+    counter.says("1\n");
+    let pour = "dd if=/dev/zero bs=64k count=320 2>/dev/null | banger vm exec box -- sh -c 'sleep 5; cat | wc -c'";
+    let transfer = host.errand(ALICE, ["sh", "-c", pour]).limit(Duration::from_secs(180)).start();
+
+    for unit in units().iter().map(String::as_str) {
+        host.ok(["systemctl", "kill", "--signal=KILL", unit]);
+        still_the_same(&host, &boot);
+        host.ok(["systemctl", "restart", unit]);
+        still_the_same(&host, &boot);
+        host.ok(["systemctl", "stop", unit]);
+        // What was stopped is started by whoever asks for it.
+        still_the_same(&host, &boot);
+    }
+    let all = units();
+    for verb in ["kill", "restart"] {
+        let mut words = vec!["systemctl", verb];
+        words.extend((verb == "kill").then_some("--signal=KILL"));
+        words.extend(all.iter().map(String::as_str));
+        host.ok(words);
+        still_the_same(&host, &boot);
+    }
+    assert_eq!(transfer.end().stdout.trim(), (320 * 65536).to_string());
+    let counted = counter.end();
+    assert_eq!(counted.code, 0, "{}", counted.stderr);
+    let expected: String = (1..=600).map(|i| format!("{i}\n")).collect();
+    assert_eq!(counted.stdout, expected, "not a number is lost or doubled");
+    host.ok_as(ALICE, ["banger", "vm", "delete", "box"]);
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn a_service_that_is_killed_thirty_times_in_a_row_is_still_started() {
+    let host = host();
+    for round in 0..30 {
+        host.ok(["busctl", "call", "dev.banger.Vms1", "/dev/banger/Vms1", "org.freedesktop.DBus.Peer", "Ping"]);
+        host.ok(["systemctl", "kill", "--signal=KILL", "banger-vms.service"]);
+        assert!(!host.failed_units().contains(&"banger-vms.service".to_owned()), "after {round}");
+    }
+    eventually("it is up again", || host.run_as(ALICE, ["banger", "vm", "list"]).code == 0);
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn a_frozen_service_hangs_nobody_and_is_itself_again() {
+    let host = host();
+    machine(&host, "box");
+    let boot = boot_id(&host, "box");
+    host.ok(["systemctl", "kill", "--signal=STOP", "banger-network.service"]);
+    // Others are served: what needs no network is as quick as ever.
+    let begun = Instant::now();
+    assert_eq!(boot_id(&host, "box"), boot);
+    host.ok_as(ALICE, ["banger", "vm", "list"]);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // What needs it says so in bounded time.
+    let words = ["banger", "vm", "stop", "box"];
+    let stopped = host.errand(ALICE, words).limit(Duration::from_secs(90)).run();
+    println!("stop while the network is frozen: {} {}", stopped.code, stopped.stderr);
+    host.ok(["systemctl", "kill", "--signal=CONT", "banger-network.service"]);
+    let words = ["banger", "vm", "delete", "box"];
+    within(Duration::from_secs(60), "the machine is deleted", || host.run_as(ALICE, words).code == 0);
+}

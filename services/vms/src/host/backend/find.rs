@@ -1,0 +1,21 @@
+//! Where VMMs are installed.
+
+use std::path::PathBuf;
+
+/// Looked at after `PATH`, which a service may have without these.
+const PATHS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/usr/libexec"];
+/// A Firecracker that is not on `PATH`.
+const FIRECRACKER_VARIABLE: &str = "BANGER_FIRECRACKER";
+
+/// A program by its name, its full path.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(PATHS.map(PathBuf::from));
+    folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// The configured Firecracker, else the installed one.
+pub(super) fn firecracker() -> Option<PathBuf> {
+    let configured = std::env::var_os(FIRECRACKER_VARIABLE).map(PathBuf::from);
+    configured.or_else(|| program("firecracker"))
+}
