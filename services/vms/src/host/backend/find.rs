@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Looked at after `PATH`, which a service may have without these.
 const PATHS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/usr/libexec"];
-/// A Firecracker that is not on `PATH`.
+/// The Firecracker to use. Without it none is, installed or not: it has not yet run a VM of ours for real.
 const FIRECRACKER_VARIABLE: &str = "BANGER_FIRECRACKER";
 
 /// A program by its name, its full path.
@@ -14,8 +14,7 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
     folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The configured Firecracker, else the installed one.
+/// The configured Firecracker.
 pub(super) fn firecracker() -> Option<PathBuf> {
-    let configured = std::env::var_os(FIRECRACKER_VARIABLE).map(PathBuf::from);
-    configured.or_else(|| program("firecracker"))
+    std::env::var_os(FIRECRACKER_VARIABLE).map(PathBuf::from)
 }

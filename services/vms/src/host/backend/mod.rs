@@ -1,4 +1,4 @@
-//! Which VMM, and how: Firecracker where it is installed and KVM is proved usable with it, QEMU under KVM next, QEMU's
+//! Which VMM, and how: Firecracker where one is configured and KVM is proved usable with it, QEMU under KVM next, QEMU's
 //! emulation when KVM is not to be had.
 
 mod cache;
