@@ -40,10 +40,7 @@ impl Dirs {
 
     /// Helper programs and the guest agent that belong to this program, whoever runs it.
     pub fn lib_of_program() -> Result<PathBuf> {
-        match var("BANGER_LIB_DIR") {
-            Some(dir) => Ok(dir),
-            None => beside_program(),
-        }
+        var("BANGER_LIB_DIR").map_or_else(beside_program, Ok)
     }
 
     /// The folders of a service that is a process of its own: those that systemd made for its unit (systemd.exec(5),
@@ -52,11 +49,7 @@ impl Dirs {
         let (Some(state), Some(runtime)) = (var("STATE_DIRECTORY"), var("RUNTIME_DIRECTORY")) else {
             return Dirs::of_user();
         };
-        let lib = match var("BANGER_LIB_DIR") {
-            Some(dir) => dir,
-            None => program_folder()?,
-        };
-        Ok(Dirs { state, runtime, lib })
+        Ok(Dirs { state, runtime, lib: var("BANGER_LIB_DIR").map_or_else(program_folder, Ok)? })
     }
 
     /// Makes the folders, for the owner alone, and refuses ones that somebody else could have prepared.

@@ -67,7 +67,8 @@ impl Process {
     }
 }
 
-fn boot() -> io::Result<String> {
+/// What tells this boot of the host from every other.
+pub fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 

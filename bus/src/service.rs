@@ -163,7 +163,8 @@ impl Service {
     }
 }
 
-/// Whose object this is: the caller's, or the one that a peer of the mesh names with `owner u`.
+/// Whose object this is: the caller's, or the one that it names with `owner u`. For methods that peers of the mesh alone
+/// may call: of anybody else it would be an argument instead of the bus's word.
 pub fn owner(caller: &Caller, options: &mut Options) -> Result<u32> {
     Ok(options.take::<u32>(OWNER)?.unwrap_or(caller.uid))
 }

@@ -118,11 +118,7 @@ impl Banger {
 
     /// Asks its services something over their bus, as whoever runs the tests.
     pub fn ask<T>(&self, question: impl AsyncFnOnce(zbus::Connection) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let bus = zbus::connection::Builder::address(self.bus().as_str()).build().await.unwrap();
-            question(bus).await
-        })
+        ask_at(&self.bus(), question)
     }
 
     /// A command line of this banger's, to be run.
@@ -321,6 +317,15 @@ impl Output {
     }
 }
 
+/// Asks whoever is on the bus of this address something.
+pub(crate) fn ask_at<T>(address: &str, question: impl AsyncFnOnce(zbus::Connection) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bus = zbus::connection::Builder::address(address).build().await.unwrap();
+        question(bus).await
+    })
+}
+
 /// Waits for something that must come true soon.
 pub fn eventually(what: &str, holds: impl FnMut() -> bool) -> Duration {
     within(Duration::from_secs(20), what, holds)
@@ -362,13 +367,9 @@ impl Drop for Banger {
         }
         self.stop_services();
         self.namespace = None;
-        let left = || [leftovers::processes(self.home.path()), leftovers::mounts(self.home.path())].concat();
-        let begun = Instant::now();
-        while !left().is_empty() && begun.elapsed() < Duration::from_secs(10) {
-            #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let left = left();
+        let left = leftovers::in_the_end(|| {
+            [leftovers::processes(self.home.path()), leftovers::mounts(self.home.path())].concat()
+        });
         if !std::thread::panicking() {
             assert!(left.is_empty(), "left on the host: {left:#?}");
         } else if !left.is_empty() {

@@ -1,6 +1,7 @@
 //! What a banger leaves on the host: nothing, or the test fails.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Processes whose command line or environment names the folder, or that hold a file below it open. Zombies are
 /// dead: whoever is PID 1 here may not reap them.
@@ -31,4 +32,17 @@ pub(crate) fn mounts(folder: &Path) -> Vec<String> {
     let needle = folder.to_string_lossy().into_owned();
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     mounts.lines().filter(|line| line.contains(&needle)).map(str::to_owned).collect()
+}
+
+/// What is left when what ends has had its time to.
+pub(crate) fn in_the_end(left: impl Fn() -> Vec<String>) -> Vec<String> {
+    let begun = Instant::now();
+    loop {
+        let now = left();
+        if now.is_empty() || begun.elapsed() >= Duration::from_secs(10) {
+            return now;
+        }
+        #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::banger::ask_at;
 use crate::namespace::Namespace;
 use crate::{Output, Who, catalog, dist, eventually, leftovers, within};
 
@@ -113,12 +114,7 @@ impl Mesh {
 
     /// Asks the services something.
     pub fn ask<T>(&self, question: impl AsyncFnOnce(zbus::Connection) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let address = self.bus();
-            let bus = zbus::connection::Builder::address(address.as_str()).build().await.unwrap();
-            question(bus).await
-        })
+        ask_at(&self.bus(), question)
     }
 
     /// Starts one service anew, with these variables.
@@ -143,7 +139,7 @@ impl Mesh {
     }
 
     /// Runs a command line to its end while services that die are started again. What came of it, and who died.
-    pub fn run<const N: usize>(&mut self, arguments: [&str; N]) -> (Output, Vec<&'static str>) {
+    pub fn run(&mut self, arguments: &[&str]) -> (Output, Vec<&'static str>) {
         let program = dist().join("bin/banger").canonicalize().unwrap();
         let mut command = self.command(&program);
         let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -185,14 +181,9 @@ impl Drop for Mesh {
         }
         drop(self.daemon.kill());
         drop(self.daemon.wait());
-        let left = || leftovers::processes(self.home.path());
-        let begun = std::time::Instant::now();
-        while !left().is_empty() && begun.elapsed() < std::time::Duration::from_secs(10) {
-            #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let left = leftovers::in_the_end(|| leftovers::processes(self.home.path()));
         if !std::thread::panicking() {
-            assert!(left().is_empty(), "left on the host: {:#?}", left());
+            assert!(left.is_empty(), "left on the host: {left:#?}");
         }
     }
 }

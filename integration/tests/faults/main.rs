@@ -23,11 +23,7 @@ const SEED: &str = "BANGER_TEST_SEED";
 fn live(mesh: &mut Mesh) -> (Vec<String>, Vec<&'static str>) {
     let (mut said, mut died) = (Vec::new(), Vec::new());
     for arguments in LIFE {
-        let (output, dead) = match arguments {
-            [a, b, c] => mesh.run([a, b, c]),
-            [a, b, c, d, e, f] => mesh.run([a, b, c, d, e, f]),
-            _ => unreachable!("a command of another length"),
-        };
+        let (output, dead) = mesh.run(arguments);
         said.push(format!("{arguments:?}: {} {}", output.code, output.stderr));
         died.extend(dead);
     }
@@ -80,11 +76,11 @@ fn is_whole_or_gone(mesh: &mut Mesh, fault: &str, said: &[String]) {
     // A machine that is on its way somewhere gets there.
     let mut states = String::new();
     within(Duration::from_secs(30), &format!("the machine is at rest; {told}"), || {
-        states = mesh.run(["vm", "list", "-a", "--json"]).0.stdout;
+        states = mesh.run(&["vm", "list", "-a", "--json"]).0.stdout;
         !["creating", "starting", "stopping", "deleting"].iter().any(|moving| states.contains(moving))
     });
     if states.contains("\"box\"") {
-        let (deleted, _) = mesh.run(["vm", "delete", "box"]);
+        let (deleted, _) = mesh.run(&["vm", "delete", "box"]);
         assert_eq!(deleted.code, 0, "{told}\n{states}\n{}", deleted.stderr);
     }
     eventually(&format!("no machine is on the host; {told}"), || mesh.on_the_host().is_empty());

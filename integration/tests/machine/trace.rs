@@ -118,7 +118,7 @@ fn services_that_are_processes_of_their_own_make_one_trace_and_one_text_of_numbe
     let file = mesh.home().join("trace.json");
     let path = file.to_str().unwrap().to_owned();
     let command = ["trace", "--json", "--output", &path, "--", "vm", "create", "--image", "debian-tiny"];
-    let (made, _) = mesh.run(command);
+    let (made, _) = mesh.run(&command);
     assert_eq!(made.code, 0, "{}{}", made.stderr, mesh.logs());
     let trace = Trace::read(&file);
     trace.is_a_tree();
@@ -126,12 +126,12 @@ fn services_that_are_processes_of_their_own_make_one_trace_and_one_text_of_numbe
     let root = "banger vm create --image debian-tiny";
     let create = ["binding the image", "make", "create job", "Vms1.Create", "making the machine", root];
     assert_eq!(trace.above("Images1.Claim"), create);
-    let (metrics, _) = mesh.run(["metrics"]);
+    let (metrics, _) = mesh.run(&["metrics"]);
     let samples = samples(&metrics.stdout);
     for method in ["Vms1.Create", "Images1.Claim", "Storage1.Create"] {
         assert_eq!(samples[&format!("banger_call_seconds_count{{method=\"{method}\"}}")], 1.0, "{method}");
     }
-    let (gone, _) = mesh.run(["vm", "delete", made.stdout.trim()]);
+    let (gone, _) = mesh.run(&["vm", "delete", made.stdout.trim()]);
     assert_eq!(gone.code, 0, "{}", gone.stderr);
 }
 

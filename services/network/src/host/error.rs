@@ -110,3 +110,8 @@ impl Error {
         move |source| Error::Io { what, source }
     }
 }
+
+/// What the store of records says, as the host's trouble.
+pub(super) fn recorded(error: banger_schemas::error::Error) -> Error {
+    Error::Op { op: "keeping a record".to_owned(), message: error.message }
+}

@@ -1,6 +1,7 @@
 //! A VM's keeper: found again by its socket, spoken to in packets.
 //!
-//! The socket is named through its folder's descriptor, so no path is too long for it. What a keeper says is parsed with the bounds of `schemas`, and every wait for it has a deadline.
+//! The socket is named through its folder's descriptor, so no path is too long for it. What a keeper says is parsed with
+//! the bounds of `schemas`, and every wait for it has a deadline.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;

@@ -8,11 +8,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use banger_bus::Records;
-use banger_bus::process::Process;
+use banger_bus::process;
 use banger_bus::records::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Error;
+use crate::host::error::recorded;
 use crate::host::links::FORWARD;
 
 /// That it was us who switched forwarding on, since this boot.
@@ -64,11 +65,7 @@ pub(super) fn without_ipv6(bridge: &str) -> Result<(), Error> {
 }
 
 fn boot() -> Result<String, Error> {
-    Ok(Process::myself().map_err(Error::io("/proc/self"))?.boot)
-}
-
-pub(super) fn recorded(error: banger_schemas::error::Error) -> Error {
-    Error::Op { op: "keeping a record".to_owned(), message: error.message }
+    process::boot().map_err(Error::io("the boot's id"))
 }
 
 #[cfg(test)]

@@ -72,6 +72,22 @@ pub fn of(kind: Kind, tsc: Tsc) -> Box<dyn Backend> {
     }
 }
 
+/// A launch as any, for the tests of what backends make of it.
+#[cfg(test)]
+fn some_launch(backend: Kind) -> Launch {
+    Launch {
+        backend,
+        vmm: "/vmm".into(),
+        vcpus: 2,
+        memory_mib: 1024,
+        mac: Some([2, 0, 0, 0, 0xab, 1]),
+        tap: true,
+        leased: false,
+        keeps_console: false,
+        volatile: false,
+    }
+}
+
 /// Our end of a stream, known to the runtime, and the VMM's.
 fn pair() -> io::Result<(UnixStream, OwnedFd)> {
     let (ours, theirs) = StdUnixStream::pair()?;

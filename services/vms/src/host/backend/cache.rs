@@ -17,7 +17,7 @@ struct Probed {
 impl Probed {
     fn now(vmm: &Path) -> Self {
         let modified = std::fs::metadata(vmm).and_then(|m| m.modified()).ok();
-        let host_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let host_boot = banger_bus::process::boot().unwrap_or_default();
         Probed { vmm: vmm.to_owned(), modified, host_boot, kvm_error: None }
     }
 

@@ -41,14 +41,14 @@ struct Found {
 /// Why Firecracker is not used.
 #[derive(Debug)]
 enum Missing {
-    NotInstalled,
+    NotAskedFor,
     Unusable(String),
 }
 
 fn decide(found: Found) -> Choice {
     let aside = match found.firecracker {
         Ok((path, what)) => return Choice { backend: Some((Backend::Firecracker, path)), reason: what },
-        Err(Missing::NotInstalled) => String::new(),
+        Err(Missing::NotAskedFor) => String::new(),
         Err(Missing::Unusable(why)) => format!("; Firecracker is not used: {why}"),
     };
     let Some(qemu) = found.qemu else {
@@ -67,9 +67,9 @@ fn look(cache: &Path) -> Found {
     let qemu = find::program(QEMU);
     let opened = probe::open_kvm();
     let firecracker = match (find::firecracker(), &opened) {
-        (None, _) => Err(Missing::NotInstalled),
+        (None, _) => Err(Missing::NotAskedFor),
         // Said once, for KVM itself.
-        (Some(_), Err(_)) => Err(Missing::NotInstalled),
+        (Some(_), Err(_)) => Err(Missing::NotAskedFor),
         (Some(path), Ok(())) => usable(path, cache).map_err(Missing::Unusable),
     };
     let kvm = match (&firecracker, opened, &qemu) {
@@ -124,7 +124,7 @@ mod tests {
         decide(Found {
             firecracker: match firecracker {
                 Ok(()) => Ok(("/firecracker".into(), "it works".into())),
-                Err("") => Err(Missing::NotInstalled),
+                Err("") => Err(Missing::NotAskedFor),
                 Err(why) => Err(Missing::Unusable(why.to_owned())),
             },
             qemu: qemu.then(|| "/qemu".into()),

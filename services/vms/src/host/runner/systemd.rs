@@ -41,7 +41,7 @@ pub(super) struct Systemd {
 }
 
 /// A unit that is not loaded.
-pub(super) fn is_missing(error: &zbus::Error) -> bool {
+fn is_missing(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
 }
 
@@ -51,12 +51,15 @@ fn refused(what: &str, unit: &str, error: &zbus::Error) -> Error {
 
 impl Systemd {
     pub(super) async fn connect(connection: &zbus::Connection) -> Result<Self> {
-        Ok(Systemd { manager: ManagerProxy::new(connection).await? })
+        let manager = ManagerProxy::new(connection).await?;
+        // From now on it tells of the end of jobs.
+        manager.subscribe().await.or_else(already)?;
+        Ok(Systemd { manager })
     }
 
     /// Starts a unit and waits until it is up.
     pub(super) async fn start(&self, unit: &str) -> Result<()> {
-        match self.job("start", unit).await? {
+        match self.job("start", unit, self.manager.start_unit(unit, "replace")).await? {
             Some(result) if result == "done" => Ok(()),
             result => Err(Error::new(
                 Kind::Internal,
@@ -67,22 +70,22 @@ impl Systemd {
 
     /// Stops a unit and waits until it is down. Whether there was one.
     pub(super) async fn stop(&self, unit: &str) -> Result<bool> {
-        Ok(self.job("stop", unit).await?.is_some())
+        Ok(self.job("stop", unit, self.manager.stop_unit(unit, "replace")).await?.is_some())
     }
 
-    /// The result of the job; none when there is no such unit.
-    async fn job(&self, verb: &'static str, unit: &str) -> Result<Option<String>> {
+    /// The result of the job that is asked for; none when there is no such unit.
+    async fn job(
+        &self,
+        what: &str,
+        unit: &str,
+        asked: impl Future<Output = zbus::Result<OwnedObjectPath>>,
+    ) -> Result<Option<String>> {
         // Heard from before it is asked for, so that no end is missed.
         let mut ends = self.manager.receive_job_removed().await?;
-        self.manager.subscribe().await.or_else(already)?;
-        let asked = match verb {
-            "start" => self.manager.start_unit(unit, "replace").await,
-            _ => self.manager.stop_unit(unit, "replace").await,
-        };
-        let job = match asked {
+        let job = match asked.await {
             Ok(job) => job,
             Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(refused(verb, unit, &error)),
+            Err(error) => return Err(refused(what, unit, &error)),
         };
         within("systemd", JOB, async {
             while let Some(end) = ends.next().await {
@@ -118,7 +121,7 @@ impl Systemd {
     }
 }
 
-/// Subscribing twice is no mistake.
+/// Subscribing twice is no mistake: the answer to the first may have been lost.
 fn already(error: zbus::Error) -> zbus::Result<()> {
     match &error {
         zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.AlreadySubscribed" => Ok(()),

@@ -8,6 +8,7 @@ use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
 use zbus::Connection;
 use zbus::wire::Variant;
 
@@ -26,6 +27,7 @@ const OVERHEAD_CPU_USEC: u64 = 500_000;
 #[derive(Debug)]
 pub(crate) struct Units {
     connection: Connection,
+    systemd: OnceCell<Systemd>,
 }
 
 fn socket(vm: &VmId) -> String {
@@ -51,11 +53,11 @@ fn properties(limits: Limits) -> [(&'static str, Variant<'static>); 2] {
 
 impl Units {
     pub(crate) fn new(connection: Connection) -> Self {
-        Units { connection }
+        Units { connection, systemd: OnceCell::new() }
     }
 
-    async fn systemd(&self) -> Result<Systemd> {
-        Systemd::connect(&self.connection).await
+    async fn systemd(&self) -> Result<&Systemd> {
+        self.systemd.get_or_try_init(|| Systemd::connect(&self.connection)).await
     }
 }
 

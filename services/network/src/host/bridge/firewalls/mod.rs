@@ -9,7 +9,7 @@ use banger_bus::records::Record;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::forward::recorded;
+use crate::host::error::recorded;
 use crate::host::{Error, nft};
 use judge::{Chain, Place, Verdict};
 

@@ -88,21 +88,8 @@ fn boot_arguments() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::some_launch;
     use banger_schemas::keeper::Backend;
-
-    fn launch() -> Launch {
-        Launch {
-            backend: Backend::Firecracker,
-            vmm: "/firecracker".into(),
-            vcpus: 2,
-            memory_mib: 1024,
-            mac: Some([2, 0, 0, 0, 0xab, 1]),
-            tap: true,
-            leased: false,
-            keeps_console: false,
-            volatile: false,
-        }
-    }
 
     fn places() -> Places {
         Places { kernel: 10, initramfs: 11, image: 12, system: 13, work: 14, tap: Some("bg-a".into()) }
@@ -114,7 +101,7 @@ mod tests {
 
     #[test]
     fn drives_come_in_the_guests_order_and_the_start_comes_last() {
-        let all = requests(&launch(), &places());
+        let all = requests(&some_launch(Backend::Firecracker), &places());
         let paths: Vec<_> = all.iter().map(|request| request.path.as_str()).collect();
         let drives: Vec<_> = paths.iter().filter(|path| path.starts_with("/drives")).collect();
         assert_eq!(drives, [&"/drives/image", &"/drives/system", &"/drives/work"]);
@@ -124,7 +111,7 @@ mod tests {
     #[test]
     fn only_the_image_is_read_only_and_flushes_reach_the_hosts_disk_unless_nothing_is_kept() {
         let of = |volatile| {
-            let all = requests(&Launch { volatile, ..launch() }, &places());
+            let all = requests(&Launch { volatile, ..some_launch(Backend::Firecracker) }, &places());
             ["image", "system", "work"].map(|id| {
                 let drive = body(&all, &format!("/drives/{id}"));
                 (drive["is_read_only"] == true, drive["cache_type"] == "Writeback")
@@ -136,7 +123,7 @@ mod tests {
 
     #[test]
     fn every_path_is_a_descriptor_or_a_name_in_the_vmms_own_folder() {
-        let all = requests(&launch(), &places());
+        let all = requests(&some_launch(Backend::Firecracker), &places());
         let text = serde_json::to_string(&all.iter().map(|request| &request.body).collect::<Vec<_>>()).unwrap();
         let paths: Vec<_> = text.split('"').filter(|word| word.contains('/') || word.ends_with(".sock")).collect();
         let fd = |number| format!("/proc/self/fd/{number}");
@@ -146,12 +133,15 @@ mod tests {
 
     #[test]
     fn the_tap_goes_by_its_name_and_without_one_there_is_no_network() {
-        let interface = body(&requests(&launch(), &places()), "/network-interfaces/net");
+        let interface = body(&requests(&some_launch(Backend::Firecracker), &places()), "/network-interfaces/net");
         assert_eq!(
             (&interface["host_dev_name"], &interface["guest_mac"]),
             (&json!("bg-a"), &json!("02:00:00:00:ab:01"))
         );
-        let without = requests(&Launch { mac: None, tap: false, ..launch() }, &Places { tap: None, ..places() });
+        let without = requests(
+            &Launch { mac: None, tap: false, ..some_launch(Backend::Firecracker) },
+            &Places { tap: None, ..places() },
+        );
         assert_eq!(body(&without, "/network-interfaces/net"), Value::Null);
     }
 }

@@ -131,6 +131,7 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::some_launch;
 
     const FDS: Numbers = Numbers {
         kernel: 10,
@@ -144,27 +145,13 @@ mod tests {
         qmp: 18,
     };
 
-    fn launch(backend: Backend) -> Launch {
-        Launch {
-            backend,
-            vmm: "/qemu".into(),
-            vcpus: 2,
-            memory_mib: 1024,
-            mac: Some([2, 0, 0, 0, 0xab, 1]),
-            tap: true,
-            leased: false,
-            keeps_console: false,
-            volatile: false,
-        }
-    }
-
     fn values<'a>(args: &'a [String], option: &str) -> Vec<&'a str> {
         args.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].as_str()).collect()
     }
 
     #[test]
     fn devices_come_in_the_guests_order() {
-        let args = arguments(&launch(Backend::QemuTcg), &FDS, Some(1));
+        let args = arguments(&some_launch(Backend::QemuTcg), &FDS, Some(1));
         assert_eq!(
             values(&args, "-device"),
             [
@@ -181,7 +168,7 @@ mod tests {
 
     #[test]
     fn everything_of_the_host_is_a_descriptor() {
-        let args = arguments(&launch(Backend::QemuTcg), &FDS, Some(1));
+        let args = arguments(&some_launch(Backend::QemuTcg), &FDS, Some(1));
         assert_eq!(values(&args, "-kernel"), ["/proc/self/fd/10"]);
         assert_eq!(values(&args, "-initrd"), ["/proc/self/fd/11"]);
         assert_eq!(values(&args, "-add-fd"), ["fd=12,set=1", "fd=13,set=2", "fd=14,set=3"]);
@@ -192,24 +179,24 @@ mod tests {
 
     #[test]
     fn only_the_image_is_read_only() {
-        let args = arguments(&launch(Backend::QemuTcg), &FDS, Some(1));
+        let args = arguments(&some_launch(Backend::QemuTcg), &FDS, Some(1));
         let read_only: Vec<_> = values(&args, "-blockdev").iter().map(|b| b.contains("read-only=on")).collect();
         assert_eq!(read_only, [true, false, false]);
     }
 
     #[test]
     fn kvm_keeps_the_guests_mitigations_and_its_own_clock() {
-        let kvm = arguments(&launch(Backend::QemuKvm), &FDS, None);
+        let kvm = arguments(&some_launch(Backend::QemuKvm), &FDS, None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         let line = values(&kvm, "-append")[0];
         assert!(!line.contains("mitigations") && !line.contains("tsc"), "{line}");
-        let tcg = arguments(&launch(Backend::QemuTcg), &FDS, Some(2_596_140));
+        let tcg = arguments(&some_launch(Backend::QemuTcg), &FDS, Some(2_596_140));
         assert!(values(&tcg, "-append")[0].contains(" tsc_early_khz=2596140 "));
     }
 
     #[test]
     fn without_a_tap_there_is_no_network() {
-        let launch = Launch { mac: None, tap: false, ..launch(Backend::QemuTcg) };
+        let launch = Launch { mac: None, tap: false, ..some_launch(Backend::QemuTcg) };
         let args = arguments(&launch, &Numbers { tap: None, ..FDS }, None);
         assert!(!args.iter().any(|arg| arg.contains("net")), "{args:?}");
     }
