@@ -1,6 +1,6 @@
 //! Streams of frames, as they arrive: cut anywhere, damaged anywhere.
 
-use banger_schemas::codec::{CodecError, Deframer, encode_frame};
+use banger_schemas::codec::{CodecError, Deframer, MAX_DECODED, encode, encode_frame};
 use banger_schemas::guest::{ExecInput, ExecOutput};
 use bincode::{Decode, Encode};
 use bolero::check;
@@ -47,11 +47,33 @@ fn target<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(samples: Vec<Vec
         let wire = wire::<T>(&samples, wilds);
         let pieces = cut(&wire, places);
         let whole = received::<T>([wire.as_slice()].into_iter());
-        // The stream once more, and room for what it grew through; messages of ours are small here.
-        let limit = 64 * wire.len() + 64 * 1024;
+        // The stream once more, and room for what it grew through; then one message that claims all it may.
+        let limit = 64 * wire.len() + memory::MESSAGE;
         let parts = memory::within(limit, || received::<T>(pieces.into_iter()));
         assert_eq!(parts, whole, "how a stream is cut changes nothing");
     });
+}
+
+/// Found by the streams below: room is made for the length that a message claims before its bytes are missed.
+#[test]
+fn a_short_frame_that_claims_much_is_given_no_more_than_a_message() {
+    // `Stdout` with a length in bincode's four-byte form, and not one of these bytes behind it.
+    let claim = |length: u32| {
+        let mut message = encode(&ExecOutput::Stdout(Vec::new())).unwrap();
+        message.truncate(1);
+        message.push(252);
+        message.extend(length.to_le_bytes());
+        let mut frame = u32::try_from(message.len()).unwrap().to_le_bytes().to_vec();
+        frame.extend(message);
+        frame
+    };
+    for length in [1, 77_000, MAX_DECODED - 1, MAX_DECODED, MAX_DECODED + 1, u32::MAX as usize] {
+        let frame = claim(u32::try_from(length).unwrap());
+        let (messages, error, _) =
+            memory::within(memory::MESSAGE, || received::<ExecOutput>([frame.as_slice()].into_iter()));
+        assert_eq!(messages, []);
+        assert!(matches!(error, Some(CodecError::Malformed(_))), "{length}: {error:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+/// The most that the decoding of one message may hold, and the sentence of an error, which is on the heap too.
+pub(crate) const MESSAGE: usize = banger_schemas::codec::MAX_DECODED + 4096;
+
 thread_local! {
     // Constants without destructors: reading them allocates nothing.
     static HELD: Cell<isize> = const { Cell::new(0) };

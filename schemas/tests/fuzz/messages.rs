@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use banger_schemas::codec::{CodecError, MAX_DECODED, MAX_MESSAGE, decode, encode};
+use banger_schemas::codec::{CodecError, MAX_MESSAGE, decode, encode};
 use banger_schemas::guest::{Exec, ExecInput, ExecOutput, Identity, Reply, Request, Stdin, Wait};
 use banger_schemas::keeper;
 use bincode::{Decode, Encode};
@@ -11,12 +11,9 @@ use bolero::check;
 use crate::wild::Wild;
 use crate::{memory, samples};
 
-/// The sentence of an error is on the heap too.
-const SENTENCE: usize = 4096;
-
 /// What is understood is within its bounds, and says the same again.
 fn understood<T: Encode + Decode<()> + PartialEq + Debug>(bytes: &[u8]) {
-    let Ok(message) = memory::within(MAX_DECODED + SENTENCE, || decode::<T>(bytes)) else { return };
+    let Ok(message) = memory::within(memory::MESSAGE, || decode::<T>(bytes)) else { return };
     let again = encode(&message).unwrap();
     assert!(again.len() <= bytes.len(), "the shortest form is ours");
     assert_eq!(decode::<T>(&again).as_ref(), Ok(&message));
