@@ -72,6 +72,35 @@ fn each_machine_is_a_user_of_its_own_without_any_right_and_nothing_is_left_of_it
 
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
+fn a_machine_whose_device_cannot_be_made_is_told_of_no_address_and_has_one_at_its_next_start() {
+    let host = host();
+    let id = machine(&host, "box");
+    let shown = || {
+        serde_json::from_str::<serde_json::Value>(&host.ok_as(ALICE, ["banger", "vm", "show", "box", "--json"]))
+            .unwrap()
+    };
+    let address = shown()["address"].clone();
+    host.ok_as(ALICE, ["banger", "vm", "stop", "box"]);
+    // Somebody else's, of the same name: never taken, never removed.
+    let device = id.parse::<banger_schemas::VmId>().unwrap().tap_name();
+    host.sh(&format!("ip link delete {device} 2>/dev/null || true; ip tuntap add mode tap name {device}"));
+    host.errand(ALICE, ["banger", "vm", "start", "box"]).limit(Duration::from_secs(60)).ok();
+    let without = shown();
+    assert_eq!(without["address"], "", "{without}");
+    let note = without["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("no network: ") && note.contains(&device), "{note}");
+    assert_eq!(without["notes"].as_array().unwrap().len(), 1, "the guest misses nothing: {without}");
+    assert_eq!(host.ok_as(ALICE, ["banger", "vm", "exec", "box", "--", "ls", "/sys/class/net"]), "lo\n");
+    host.ok_as(ALICE, ["banger", "vm", "stop", "box"]);
+    host.ok(["ip", "link", "delete", &device]);
+    host.errand(ALICE, ["banger", "vm", "start", "box"]).limit(Duration::from_secs(60)).ok();
+    let with = shown();
+    assert_eq!((&with["address"], with["notes"].as_array().unwrap().len()), (&address, 0), "{with}");
+    host.ok_as(ALICE, ["banger", "vm", "delete", "box"]);
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn no_unit_is_more_exposed_than_two_of_ten() {
     let host = host();
     host.ok(["banger", "vm", "list"]);

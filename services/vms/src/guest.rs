@@ -45,7 +45,7 @@ fn into_stream(fd: OwnedFd) -> std::io::Result<UnixStream> {
 }
 
 /// Tells the agent who it is.
-pub(crate) async fn identify(stream: OwnedFd, vm: &VmRecord, network: bool) -> Result<Ready> {
+pub(crate) async fn identify(stream: OwnedFd, vm: &VmRecord) -> Result<Ready> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let identity = Identity {
         vm_id: vm.id.to_string(),
@@ -53,7 +53,7 @@ pub(crate) async fn identify(stream: OwnedFd, vm: &VmRecord, network: bool) -> R
         machine_id: vm.machine_id,
         clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(0),
         seed: rand::random(),
-        address: vm.lease.as_ref().filter(|_| network).map(address),
+        address: vm.lease.as_ref().map(address),
         ssh_host_key: None,
         authorized_keys: Vec::new(),
         start_init: true,

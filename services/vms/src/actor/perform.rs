@@ -9,6 +9,7 @@ use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::Progress;
 use banger_schemas::keeper::{Exit, ExitCause, Launch, Phase, Request};
+use banger_schemas::network::Lease;
 use tokio::io::AsyncReadExt;
 
 use crate::guest::{self, Ready, tail};
@@ -55,39 +56,37 @@ impl Tools {
         self.backends.choice().await.get()?;
         self.peers.claim_image(&record, progress).await?;
         self.peers.create_disks(&record).await?;
-        let mut notes = Vec::new();
         if record.network {
-            match self.peers.reserve(&record).await? {
-                Ok(lease) => record.lease = Some(lease),
-                Err(refusal) => notes.push(format!("no network: {refusal}")),
-            }
+            // One that is refused is asked for again by each launch, which says why there is none.
+            record.lease = self.peers.reserve(&record).await?.ok();
         }
         self.intend(&mut record, Intent::Stopped).await?;
-        Ok(Outcome { record, notes })
+        Ok(Outcome { record, notes: Vec::new() })
     }
 
     /// Opens everything, starts the keeper and hands it all over.
     pub(super) async fn launch(self, mut record: VmRecord) -> Result<Outcome> {
         let (backend, vmm) = self.backends.choice().await.get()?;
-        let (image, disks, tap) =
-            tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.open_tap(&record));
+        let (image, disks, network) =
+            tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.network(&record));
         let mut fds: Vec<OwnedFd> = Vec::from(image?);
         fds.extend(disks?);
         let mut notes = Vec::new();
-        let mac = record.lease.as_ref().map(|l| l.mac);
-        let tap = match tap {
-            Ok(tap) => tap,
-            Err(error) => {
-                notes.push(format!("no network: {}", error.message));
-                None
+        let (lease, tap) = match network {
+            Ok(network) => network.unzip(),
+            Err(why) => {
+                notes.push(format!("no network: {why}"));
+                (None, None)
             }
         };
+        // The guest is told of no address that it has no device for.
+        record.lease = lease;
         let launch = Launch {
             backend,
             vmm: vmm.to_string_lossy().into_owned(),
             vcpus: record.vcpus,
             memory_mib: record.memory_mib,
-            mac: mac.filter(|_| tap.is_some()),
+            mac: record.lease.as_ref().map(|lease| lease.mac),
             tap: tap.is_some(),
             leased: record.client.is_some(),
             keeps_console: true,
@@ -107,17 +106,28 @@ impl Tools {
         Ok(Outcome { record, notes })
     }
 
-    async fn open_tap(&self, record: &VmRecord) -> Result<Option<OwnedFd>> {
-        match &record.lease {
-            Some(_) => self.peers.open_tap(&record.id).await.map(Some),
-            None => Ok(None),
+    /// The VM's address and device, if it shall have them; or why it cannot.
+    async fn network(&self, record: &VmRecord) -> Result<Option<(Lease, OwnedFd)>, String> {
+        if !record.network {
+            return Ok(None);
         }
+        let connected = async {
+            let lease = match &record.lease {
+                Some(lease) => Ok(lease.clone()),
+                None => self.peers.reserve(record).await?,
+            };
+            match lease {
+                Ok(lease) => Ok(Ok((lease, self.peers.open_tap(&record.id).await?))),
+                Err(refusal) => Ok(Err(refusal)),
+            }
+        };
+        connected.await.unwrap_or_else(|error: Error| Err(error.message)).map(Some)
     }
 
     /// Tells the agent who it is.
     pub(super) async fn identify(self, record: VmRecord) -> Result<Ready> {
         let stream = self.keepers.connect(&record.id).await?.stream(&Request::Open).await?;
-        guest::identify(stream, &record, record.lease.is_some()).await
+        guest::identify(stream, &record).await
     }
 
     /// Asks the guest to power off and waits; ends the VMM when that does not help. The VMM's end is told by its

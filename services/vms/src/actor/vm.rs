@@ -205,8 +205,7 @@ impl VmActor {
                 self.deadline = Some(ctx.run_later(boot_deadline(), |me, ctx| me.late(ctx)));
             }
             Effect::Launch => {
-                // Without a lease the note that says why is still true; every other one was the last boot's.
-                self.notes.retain(|note| self.record.lease.is_none() && note.starts_with("no network"));
+                self.notes.clear();
                 run(ctx, "launch", EFFECT, tools.launch(record), |me, out, ctx| {
                     if out.is_ok() {
                         me.follow_keeper(ctx);
