@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 TARGET_DIR ?= target
 DIST := $(TARGET_DIR)/dist
+PROFILE ?= dev
+# cargo's folder for its own profile `dev` is `debug`.
+BUILT = $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 TRIPLE := x86_64-unknown-linux-gnu
 SERVICES := banger-network banger-storage banger-images banger-vms banger-dns banger-sessions
 HELPERS := banger-keeper banger-netns
@@ -16,12 +19,13 @@ help: ## List the targets
 
 .PHONY: build
 build: guest ## Build everything, and lay it out as it is installed, in target/dist
-	cargo build --workspace --bins --exclude banger-guest
+	cargo build --profile $(PROFILE) --workspace --bins --exclude banger-guest
 	mkdir -p $(DIST)/bin $(DIST)/lib/banger
-	ln -f $(TARGET_DIR)/debug/banger $(DIST)/bin/
-	ln -f $(addprefix $(TARGET_DIR)/debug/,$(SERVICES) $(HELPERS)) $(DIST)/lib/banger/
+	ln -f $(BUILT)/banger $(DIST)/bin/
+	ln -f $(addprefix $(BUILT)/,$(SERVICES) $(HELPERS)) $(DIST)/lib/banger/
 	cmp -s $(TARGET_DIR)/$(TRIPLE)/guest/banger-guest $(DIST)/lib/banger/banger-guest || \
 		cp -p $(TARGET_DIR)/$(TRIPLE)/guest/banger-guest $(DIST)/lib/banger/banger-guest
+	@git describe --always --dirty --exclude='*' >$(DIST)/lib/banger/commit 2>/dev/null || rm -f $(DIST)/lib/banger/commit
 
 .PHONY: guest
 guest: ## Build the guest's agent, static and small
@@ -31,7 +35,8 @@ guest: ## Build the guest's agent, static and small
 # Distribution packages: what banger runs, and what its tests and its build need.
 RUNTIME_PACKAGES := qemu-system-x86 mmdebstrap erofs-utils e2fsprogs uidmap slirp4netns nftables git
 BUILD_PACKAGES := gcc libc6-dev
-TEST_PACKAGES := dnsutils dbus systemd systemd-container util-linux procps openssh-client
+DEB_PACKAGES := dpkg-dev lintian
+TEST_PACKAGES := dnsutils dbus systemd systemd-container util-linux procps openssh-client $(DEB_PACKAGES)
 .PHONY: packages
 packages: ## Install the distribution packages that are missing (asks for sudo only then)
 	@missing=$$(for p in $(RUNTIME_PACKAGES) $(BUILD_PACKAGES) $(EXTRA_PACKAGES); do \
@@ -54,6 +59,14 @@ nextest: rust
 run: packages rust build ## Run a command on this very repo in a fresh machine
 	@echo "+ banger vm run --rm . -- sh -c 'uname -a; git log -1 --oneline; ls'"
 	@$(DIST)/bin/banger vm run --rm . -- sh -c 'uname -a; git log -1 --oneline; ls'
+
+.PHONY: deb
+deb: EXTRA_PACKAGES := $(DEB_PACKAGES)
+deb: packages rust ## Make a Debian package of this very commit
+	$(MAKE) --no-print-directory build PROFILE=release DIST=$(TARGET_DIR)/deb
+	packaging/deb/build $(TARGET_DIR)/deb $(TARGET_DIR)/banger.deb
+	lintian --fail-on error $(TARGET_DIR)/banger.deb
+	@echo "sudo apt install ./$(TARGET_DIR)/banger.deb"
 
 .PHONY: check
 check: nextest ## Format, lints and unit tests: what you run all day

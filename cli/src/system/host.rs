@@ -34,6 +34,11 @@ pub(crate) async fn bus() -> Result<Connection, Failure> {
     })
 }
 
+/// The same; none where a package is unpacked and nothing runs, as in an image of a host that is being made.
+pub(crate) async fn bus_of(packaged: bool) -> Result<Option<Connection>, Failure> {
+    if packaged && !is_booted() { Ok(None) } else { bus().await.map(Some) }
+}
+
 pub(crate) async fn require_polkit(bus: &Connection) -> Result<(), Failure> {
     let dbus = DBusProxy::new(bus).await?;
     let names = [dbus.list_names().await, dbus.list_activatable_names().await];

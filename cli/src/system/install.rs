@@ -7,7 +7,7 @@ use zbus::Connection;
 
 use super::exchange::{Exchange, Real, Wanted, exchange, missing_folders};
 use super::host;
-use super::manifest::{self, Entry, Manifest};
+use super::manifest::{self, Entry, Manifest, below};
 use super::plan::{Planned, plan};
 use super::prefix::Prefix;
 use super::source::Source;
@@ -38,9 +38,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         return Ok(());
     }
     host::require_root()?;
-    // A package may be unpacked where nothing runs, as for an image of a host.
-    let bus = if args.packaged && !host::is_booted() { None } else { Some(host::bus().await?) };
-    let owner = args.owner.or_else(caller);
+    let bus = host::bus_of(args.packaged).await?;
+    // Who unpacks a package has said nothing of who is to use it.
+    let owner = args.owner.or_else(|| caller().filter(|_| !args.packaged));
     owner.as_deref().map_or(Ok(()), known)?;
     let root = Path::new("/");
     let installed = Manifest::read(root)?;
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     match owner {
         Some(owner) => out(&format!("{owner} is in the group banger, and needs no password\n"))?,
         None if host::members().is_empty() => {
-            note("hint: 'banger system install --owner USER' lets USER use it without a password");
+            note("hint: 'sudo gpasswd --add USER banger' lets USER use it without a password");
         }
         None => {}
     }
@@ -75,6 +75,10 @@ fn wanted(
     installed: Option<Manifest>,
 ) -> Result<(Wanted, Manifest), Failure> {
     let mut files = measured(plan(prefix, source)?)?;
+    if packaged {
+        // Documentation that the host has its packages unpacked without is not missing (dpkg(1), `--path-exclude`).
+        files.retain(|(file, _)| below(root, &file.target).exists());
+    }
     let before = installed.as_ref().map_or(&[][..], |i| &i.folders);
     let targets = files.iter().map(|(file, _)| file.target.as_path());
     let needed = missing_folders(root, targets.chain([Path::new(manifest::PATH)]));

@@ -37,21 +37,24 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     host::require_root()?;
-    let bus = host::bus().await?;
+    let bus = host::bus_of(args.packaged).await?;
     let manifest = installed()?;
     if manifest.packaged && !args.packaged {
         let verb = if args.purge { "purge" } else { "remove" };
         return Err(Failure::new("banger is installed as a package").hint(format!("sudo apt {verb} banger")));
     }
-    end_machines(&bus, args.force).await?;
-    match retract(&bus).await {
-        Ok(undone) => undone.iter().for_each(|line| note(line)),
-        Err(failure) if args.force => note(&format!("note: {}", failure.message)),
-        Err(failure) => {
-            return Err(failure.hint("--force goes on; 'journalctl --boot --unit banger-network' says why"));
+    if let Some(bus) = &bus {
+        end_machines(bus, args.force).await?;
+        match retract(bus).await {
+            Ok(undone) => undone.iter().for_each(|line| note(line)),
+            // A package that cannot be removed would be worse.
+            Err(failure) if args.force || args.packaged => note(&format!("note: {}", failure.message)),
+            Err(failure) => {
+                return Err(failure.hint("--force goes on; 'journalctl --boot --unit banger-network' says why"));
+            }
         }
     }
-    remove(&bus, manifest).await?;
+    remove(bus.as_ref(), manifest).await?;
     if args.purge {
         purge()?;
     }
@@ -116,12 +119,14 @@ async fn retract(bus: &Connection) -> Result<Vec<String>, Failure> {
 }
 
 /// First the bus forgets the services, so that nobody starts them again; then they stop.
-async fn remove(bus: &Connection, manifest: Manifest) -> Result<(), Failure> {
+async fn remove(bus: Option<&Connection>, manifest: Manifest) -> Result<(), Failure> {
     let files = if manifest.packaged { Vec::new() } else { manifest.files.into_keys().collect() };
     let gone = files.into_iter().chain([PathBuf::from(PATH)]).collect();
     let exchange =
         exchange(&Real, Path::new("/"), Wanted { gone, gone_folders: manifest.folders, ..Wanted::default() })?;
-    if let Err(failure) = stop(bus).await {
+    if let Some(bus) = bus
+        && let Err(failure) = stop(bus).await
+    {
         let failure = exchange.undo(failure);
         return Err(match host::reload(bus).await {
             Ok(()) => failure,

@@ -10,7 +10,7 @@ const MACHINE: &str = "banger-vm@abcdefghij.service";
 
 /// All files of the host but those that others write all the time, and all users and groups. sysusers and userdel keep
 /// a lock and the version before.
-fn contents(host: &Host) -> Vec<String> {
+pub(crate) fn contents(host: &Host) -> Vec<String> {
     let found = host.sh(r"
         find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/log -o -path /var/tmp -o -path /mnt \) -prune \
             -o \( -path /var/lib/systemd -o -path /root \) -prune -o -print \
@@ -23,7 +23,7 @@ fn contents(host: &Host) -> Vec<String> {
 }
 
 /// What is in one and not in the other.
-fn differences(before: &[String], after: &[String]) -> Vec<String> {
+pub(crate) fn differences(before: &[String], after: &[String]) -> Vec<String> {
     let only = |here: &[String], there: &[String], sign: &str| -> Vec<String> {
         here.iter().filter(|line| !there.contains(line)).map(|line| format!("{sign}{line}")).collect()
     };
@@ -41,8 +41,8 @@ fn ok(host: &Host, words: &[&str]) -> String {
 }
 
 /// The rows of `status` whose verdict is this one: what, and what was found.
-fn rows(host: &Host, verdict: &str) -> Vec<(String, String)> {
-    let output = system(host, &["status", "--json"]);
+pub(crate) fn rows(host: &Host, verdict: &str) -> Vec<(String, String)> {
+    let output = host.run(["banger", "system", "status", "--json"]);
     let rows: Vec<Value> = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{}", output.stderr));
     assert_eq!(output.code == 0, rows.iter().all(|row| row["verdict"] != "fail"), "{}", output.stdout);
     let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();

@@ -4,6 +4,7 @@
 mod harness;
 mod install;
 mod machine;
+mod package;
 mod polkit;
 mod subjects;
 mod survive;
