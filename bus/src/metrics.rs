@@ -23,7 +23,7 @@ static CALLS: LazyLock<Histograms<[Label<String>; 1]>> =
 static EFFECTS: LazyLock<Histograms<[Label<&str>; 2]>> = LazyLock::new(|| {
     timed("effect", "Effects on the host, on peers and on guests", Family::new_with_constructor(waits))
 });
-static JOBS: LazyLock<Family<[Label<&str>; 2], Counter>> =
+static JOBS: LazyLock<Family<[Label<String>; 2], Counter>> =
     LazyLock::new(|| add("jobs", "Jobs that have ended", Family::default()));
 
 /// From half a millisecond to half a minute.
@@ -60,8 +60,8 @@ pub(crate) fn effect(what: &'static str, done: bool, took: Duration) {
     EFFECTS.get_or_create_owned(&[("effect", what), ("result", result)]).observe(took.as_secs_f64());
 }
 
-pub(crate) fn job_ended(kind: &'static str, state: &'static str) {
-    JOBS.get_or_create_owned(&[("kind", kind), ("result", state)]).inc();
+pub(crate) fn job_ended(kind: &str, state: &str) {
+    JOBS.get_or_create_owned(&[("kind", kind.to_owned()), ("result", state.to_owned())]).inc();
 }
 
 /// A number that goes up and down.

@@ -216,6 +216,7 @@ where
             () = shutdown => tracing::info!(name, "stopping"),
             () = service.connection.closed() => tracing::warn!(name, "the bus went away"),
         }
+        service.jobs.leave();
         let leave = async {
             running.stop().await;
             // Those who ask from now on must find the next owner, not a name without a service behind it.

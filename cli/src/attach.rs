@@ -58,7 +58,7 @@ impl End {
 pub(crate) async fn start(client: &Client, vm: &str, exec: &Exec) -> Result<UnixStream, Failure> {
     let sessions = ManagerProxy::new(&client.bus).await?;
     let asked = (vm, exec_to_dict(exec), options());
-    let stream: zbus::wire::OwnedFd = client.call(sessions.inner(), "Exec", &asked).await?;
+    let stream: zbus::wire::OwnedFd = client.call_once(sessions.inner(), "Exec", &asked).await?;
     let stream = std::os::unix::net::UnixStream::from(OwnedFd::from(stream));
     stream.set_nonblocking(true)?;
     Ok(UnixStream::from_std(stream)?)

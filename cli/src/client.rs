@@ -1,17 +1,21 @@
 //! Which banger is spoken to: the system's if and only if it is there; else this user's own.
 
+use std::time::Duration;
+
 use banger_bus::Dirs;
 use banger_bus::service::Address;
 use banger_bus::trace::options;
 use banger_schemas::error::Error;
+use banger_schemas::options::Dict;
 use banger_schemas::{error::Kind, vms};
 use zbus::Connection;
-use zbus::fdo::DBusProxy;
+use zbus::fdo::{self, DBusProxy};
 use zbus::wire::{DynamicDeserialize, DynamicType, OwnedObjectPath};
 
 use crate::authorize::{Ask, Asker};
 use crate::embedded;
 use crate::error::Failure;
+use crate::progress;
 
 /// Which services are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +53,39 @@ impl Client {
         Ok(Client { bus, mode: Mode::Embedded, asker: Asker::new(Ask::Nobody) })
     }
 
-    /// Calls a method that somebody may have to be asked about.
+    /// Calls a method that somebody may have to be asked about, and that may be called twice.
     pub(crate) async fn call<B, R>(&self, proxy: &zbus::Proxy<'_>, method: &'static str, body: &B) -> zbus::Result<R>
     where
         B: serde::Serialize + DynamicType,
         R: for<'d> DynamicDeserialize<'d>,
     {
+        again(|| self.call_once(proxy, method, body)).await
+    }
+
+    /// The same for one that may not.
+    pub(crate) async fn call_once<B, R>(
+        &self,
+        proxy: &zbus::Proxy<'_>,
+        method: &'static str,
+        body: &B,
+    ) -> zbus::Result<R>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> DynamicDeserialize<'d>,
+    {
         self.asker.call(proxy, method, body).await
+    }
+
+    /// Has a VM do something, and waits until it is done.
+    pub(crate) async fn order(&self, vm: &vms::VmProxy<'_>, verb: &'static str, options: &Dict) -> Result<(), Failure> {
+        match self.call(vm.inner(), verb, &(options,)).await {
+            Ok(job) => progress::wait(&self.bus, vms::NAME, job).await.map(drop),
+            // The answer to the first call was lost, and what it asked for is done.
+            Err(zbus::Error::FDO(error)) if verb == "Delete" && matches!(*error, fdo::Error::UnknownObject(_)) => {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) async fn vms(&self) -> Result<vms::ManagerProxy<'static>, Failure> {
@@ -71,6 +101,26 @@ impl Client {
     pub(crate) async fn vm_at(&self, path: OwnedObjectPath) -> Result<vms::VmProxy<'static>, Failure> {
         Ok(vms::VmProxy::builder(&self.bus).path(path).build().await?)
     }
+}
+
+/// A service that went away with its answer is asked again as often as this, with a rest after each: the bus starts it.
+const TRIES: u32 = 50;
+const REST: Duration = Duration::from_millis(200);
+
+/// Asks, and asks again where the service went away meanwhile.
+pub(crate) async fn again<T>(ask: impl AsyncFn() -> zbus::Result<T>) -> zbus::Result<T> {
+    let mut lost = false;
+    for _ in 0..TRIES {
+        let answer = ask().await;
+        let Err(zbus::Error::FDO(error)) = &answer else { return answer };
+        match **error {
+            fdo::Error::NoReply(_) => lost = true,
+            fdo::Error::ServiceUnknown(_) if lost => {}
+            _ => return answer,
+        }
+        tokio::time::sleep(REST).await;
+    }
+    ask().await
 }
 
 /// The system bus, if Vms1 is owned or can be activated there. No bus, or none with banger, is ordinary; an

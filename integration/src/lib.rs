@@ -16,9 +16,11 @@ mod leftovers;
 mod mesh;
 mod namespace;
 mod running;
+mod sample;
 mod who;
 
 pub use banger::{Banger, Output, dist, eventually, within};
 pub use mesh::{Mesh, SERVICES};
 pub use running::Running;
+pub use sample::sample;
 pub use who::Who;

@@ -103,6 +103,21 @@ impl Error {
         Error::new(Kind::from_name(name).unwrap_or(Kind::Internal), message)
     }
 
+    /// An error that a bus, or a library on it, has a name for.
+    fn of_the_bus(name: &str, message: String) -> Self {
+        let kind = match name {
+            "org.freedesktop.DBus.Error.ServiceUnknown"
+            | "org.freedesktop.DBus.Error.NameHasNoOwner"
+            | "org.freedesktop.DBus.Error.Disconnected"
+            | "org.freedesktop.DBus.Error.NoReply" => Kind::Unavailable,
+            "org.freedesktop.DBus.Error.UnknownObject" => Kind::NotFound,
+            "org.freedesktop.DBus.Error.InvalidArgs" => Kind::InvalidArgument,
+            "org.freedesktop.DBus.Error.AccessDenied" => Kind::NotAuthorized,
+            other => Kind::from_name(other).unwrap_or(Kind::Internal),
+        };
+        Error::new(kind, message)
+    }
+
     /// The D-Bus error name.
     pub fn name(&self) -> &'static str {
         self.kind.error_name()
@@ -139,35 +154,29 @@ impl zbus::DBusError for Error {
 
 impl From<zbus::Error> for Error {
     fn from(error: zbus::Error) -> Self {
-        match &error {
+        match error {
             zbus::Error::MethodError(name, message, _) => {
-                let message = message.clone().unwrap_or_else(|| name.to_string());
-                let kind = match name.as_str() {
-                    "org.freedesktop.DBus.Error.ServiceUnknown"
-                    | "org.freedesktop.DBus.Error.NameHasNoOwner"
-                    | "org.freedesktop.DBus.Error.Disconnected"
-                    | "org.freedesktop.DBus.Error.NoReply" => Kind::Unavailable,
-                    "org.freedesktop.DBus.Error.UnknownObject" => Kind::NotFound,
-                    "org.freedesktop.DBus.Error.InvalidArgs" => Kind::InvalidArgument,
-                    "org.freedesktop.DBus.Error.AccessDenied" => Kind::NotAuthorized,
-                    other => Kind::from_name(other).unwrap_or(Kind::Internal),
-                };
-                Error::new(kind, message)
+                Error::of_the_bus(&name, message.unwrap_or_else(|| name.to_string()))
             }
+            zbus::Error::FDO(error) => (*error).into(),
             zbus::Error::InputOutput(io) if io.kind() == std::io::ErrorKind::TimedOut => {
                 Error::new(Kind::Timeout, "a service did not answer in time")
             }
-            zbus::Error::InputOutput(_) => Error::new(Kind::Unavailable, format!("the bus went away: {error}")),
+            zbus::Error::InputOutput(io) => Error::new(Kind::Unavailable, format!("the bus went away: {io}")),
             _ => Error::new(Kind::Internal, error.to_string()),
         }
     }
 }
 
+/// zbus tells errors of the specification's names by variants of their own.
 impl From<zbus::fdo::Error> for Error {
     fn from(error: zbus::fdo::Error) -> Self {
         match error {
             zbus::fdo::Error::ZBus(error) => error.into(),
-            other => Error::new(Kind::Internal, other.to_string()),
+            other => {
+                let message = zbus::DBusError::description(&other).unwrap_or_default().to_owned();
+                Error::of_the_bus(&zbus::DBusError::name(&other), message)
+            }
         }
     }
 }
@@ -193,5 +202,17 @@ mod tests {
             assert_eq!(Kind::from_name(error.name()), Some(*kind));
         }
         assert_eq!(Kind::from_name("org.example.Error.Exists"), None);
+    }
+
+    #[test]
+    fn the_bus_s_own_errors_are_told_apart_however_the_library_hands_them_over() {
+        use zbus::fdo;
+        let of = |error: fdo::Error| Error::from(zbus::Error::FDO(Box::new(error)));
+        assert_eq!(of(fdo::Error::NoReply("gone".into())), Error::new(Kind::Unavailable, "gone"));
+        assert_eq!(of(fdo::Error::ServiceUnknown("m".into())).kind, Kind::Unavailable);
+        assert_eq!(of(fdo::Error::UnknownObject("m".into())).kind, Kind::NotFound);
+        assert_eq!(of(fdo::Error::AccessDenied("m".into())).kind, Kind::NotAuthorized);
+        assert_eq!(of(fdo::Error::NoMemory("m".into())).kind, Kind::Internal);
+        assert_eq!(Error::from(fdo::Error::InvalidArgs("m".into())).kind, Kind::InvalidArgument);
     }
 }

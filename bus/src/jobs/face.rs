@@ -65,7 +65,7 @@ impl JobFace {
     /// What kind of work it is: create, start, pull, ….
     #[zbus(property(emits_changed_signal = "const"))]
     fn kind(&self) -> String {
-        self.shared.kind.to_owned()
+        self.shared.kind.to_string()
     }
 
     /// The uid that it works for.

@@ -8,7 +8,7 @@ use banger_schemas::{ImageName, VmName};
 use zbus::wire::OwnedObjectPath;
 
 use super::show;
-use crate::client::Client;
+use crate::client::{Client, again};
 use crate::error::Failure;
 use crate::progress::{self, Interrupts};
 use crate::view::{note, out, print_fields};
@@ -94,7 +94,7 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
         client.call(vms.inner(), "Create", &(machine.spec(start, ephemeral).to_dict(), options)).await?;
     let mut interrupts = Interrupts::listen()?;
     let vm = client.vm_at(path).await?;
-    spec_line(&vms, &vm).await?;
+    again(|| spec_line(&vms, &vm)).await?;
     let result = match progress::wait_with(&client.bus, vms::NAME, job, &mut interrupts).await {
         Ok(result) => result,
         Err(failure) => return Err(kept(&vm, failure).await),
@@ -102,7 +102,7 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
     for line in notes(&result) {
         note(&format!("note: {line}"));
     }
-    let name = vm.name().await?;
+    let name = again(|| vm.name()).await?;
     Ok(Made { vm, name, interrupts })
 }
 
@@ -116,7 +116,7 @@ async fn kept(vm: &VmProxy<'_>, failure: Failure) -> Failure {
     }
 }
 
-async fn spec_line(vms: &vms::ManagerProxy<'_>, vm: &VmProxy<'_>) -> Result<(), Failure> {
+async fn spec_line(vms: &vms::ManagerProxy<'_>, vm: &VmProxy<'_>) -> zbus::Result<()> {
     let (vcpus, memory, disk, image) = tokio::try_join!(vm.vcpus(), vm.memory_mib(), vm.disk_mib(), vm.image())?;
     let backend = vms.backend().await?;
     let (memory, disk) = (Mib(memory.into()), Mib(disk));

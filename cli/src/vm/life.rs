@@ -2,12 +2,10 @@
 
 use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
-use banger_schemas::vms;
 use futures_util::future::join_all;
 
 use crate::client::Client;
 use crate::error::{Failure, code};
-use crate::progress;
 use crate::view::{note, out};
 
 #[derive(clap::Args)]
@@ -44,8 +42,7 @@ async fn each(client: &Client, refs: Refs, done: &str, verb: &'static str, given
     let options: Dict = options().into_iter().chain(given).collect();
     let one = async |reference: &str| {
         let vm = client.vm(reference).await?;
-        let job = client.call(vm.inner(), verb, &(&options,)).await?;
-        progress::wait(&client.bus, vms::NAME, job).await.map(drop)
+        client.order(&vm, verb, &options).await
     };
     let outcomes = join_all(refs.vms.iter().map(|r| one(r))).await;
     let mut worst = code::OK;

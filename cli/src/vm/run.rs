@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use banger_bus::trace::options;
 use banger_schemas::guest::{Exec, Stdin, Wait};
 use banger_schemas::job::Progress;
-use banger_schemas::vms;
 use tokio::io::AsyncWriteExt;
 
 use super::create::{Machine, Made, make};
@@ -14,7 +13,7 @@ use super::exec::{Environment, WaitFor, environment};
 use crate::attach::{self, End};
 use crate::client::Client;
 use crate::error::{Failure, code};
-use crate::progress::{self, Line};
+use crate::progress::Line;
 use crate::view::{note, out};
 use crate::workspace::{Workspace, write_tar};
 
@@ -161,6 +160,5 @@ async fn bring(client: &Client, vm: &str, workspace: Workspace) -> Result<(), Fa
 
 #[tracing::instrument(name = "removing the machine", skip_all)]
 async fn remove(client: &Client, made: &Made) -> Result<(), Failure> {
-    let job = client.call(made.vm.inner(), "Delete", &(options(),)).await?;
-    progress::wait(&client.bus, vms::NAME, job).await.map(drop)
+    client.order(&made.vm, "Delete", &options()).await
 }

@@ -2,9 +2,9 @@
 //! deleted, and nothing of it is left. The steps are counted by the services themselves (`bus/src/fault.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use banger_integration::{Mesh, SERVICES, eventually, within};
+use banger_integration::{Mesh, SERVICES, eventually, sample, within};
 use banger_schemas::{images, network, storage};
 
 /// A machine's life.
@@ -15,10 +15,8 @@ const LIFE: [&[&str]; 4] = [
     &["vm", "delete", "box"],
 ];
 
-/// Of all faults, a run takes this many, others each day, unless it is to take all.
+/// Of all faults, a run takes about this many.
 const SAMPLE: u64 = 40;
-const ALL: &str = "BANGER_TEST_FULL";
-const SEED: &str = "BANGER_TEST_SEED";
 
 fn live(mesh: &mut Mesh) -> (Vec<String>, Vec<&'static str>) {
     let (mut said, mut died) = (Vec::new(), Vec::new());
@@ -101,19 +99,6 @@ struct Fault {
     rest: u64,
 }
 
-/// Which of them: all, or a handful that is another one each day.
-fn sample(faults: Vec<Fault>) -> Vec<Fault> {
-    if std::env::var_os(ALL).is_some() {
-        return faults;
-    }
-    let day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400;
-    let seed = std::env::var(SEED).map_or(day, |seed| seed.parse().unwrap());
-    let all = faults.len() as u64;
-    println!("{SAMPLE} of {all} faults, {SEED}={seed}");
-    let every = (all / SAMPLE).max(1);
-    faults.into_iter().zip(0u64..).filter(|(_, at)| at % every == seed % every).map(|(fault, _)| fault).collect()
-}
-
 #[test]
 fn a_service_may_die_at_any_step_of_a_machines_life() {
     if !nix::unistd::geteuid().is_root() {
@@ -127,7 +112,7 @@ fn a_service_may_die_at_any_step_of_a_machines_life() {
         faults.extend((first..=last).map(|at| Fault { service, at, rest: first - 1 }));
     }
     assert!(faults.len() > 50, "the services count their steps: {faults:?}");
-    let chosen = sample(faults);
+    let chosen = sample("faults", SAMPLE, faults);
     let mut unharmed = 0;
     for Fault { service, at, rest } in &chosen {
         let log = mesh.home().join(format!("{service}.{at}"));

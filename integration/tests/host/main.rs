@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod harness;
+mod impostor;
 mod install;
 mod machine;
 mod package;
@@ -9,3 +10,4 @@ mod polkit;
 mod subjects;
 mod survive;
 mod vms;
+mod walls;

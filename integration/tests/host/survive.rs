@@ -61,6 +61,30 @@ fn a_machine_and_its_commands_outlive_every_service() {
 
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
+fn whoever_waits_for_a_job_gets_what_was_asked_for_though_its_service_dies_meanwhile() {
+    let host = host();
+    // Killed or told to stop, at other moments each time: while it is made, while it boots, while it goes.
+    for (round, wait_ms) in [20, 60, 150, 400, 1000, 2000].into_iter().enumerate() {
+        let end =
+            if round % 2 == 0 { "systemctl kill --signal=KILL banger-vms" } else { "systemctl restart banger-vms" };
+        let soon = format!("sleep {}; {end}", f64::from(wait_ms) / 1000.0);
+        for verb in ["create --image debian-tiny --name box", "stop box", "start box", "delete box"] {
+            let line = format!("banger vm {verb} >/tmp/said 2>&1");
+            let mut asked = host.errand(ALICE, ["sh", "-c", &line]).limit(Duration::from_secs(60)).start();
+            // The job is there: before that, nobody has promised anything.
+            within(Duration::from_secs(20), "the job is there, or has been", || {
+                asked.has_ended() || host.run(["grep", "-rq", "\"end\":null", "/run/banger/vms/jobs"]).code == 0
+            });
+            host.sh(&soon);
+            let done = asked.end();
+            assert_eq!(done.code, 0, "{verb}, after {wait_ms} ms {end}: {}", host.sh("cat /tmp/said"));
+        }
+        assert_eq!(host.ok_as(ALICE, ["banger", "vm", "list", "--json"]).trim(), "[]");
+    }
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_service_that_is_killed_thirty_times_in_a_row_is_still_started() {
     let host = host();
     for round in 0..30 {

@@ -33,6 +33,7 @@ impl Manager {
         let (caller, name) = self.named(header, IMAGE_PULL, name, options).await?;
         let job = self.service.jobs().create("pull", caller.uid).await?;
         let path = job.path();
+        job.keep(&(class, &name));
         self.door.ask(Pull { class, name, job }).await?;
         Ok(path)
     }

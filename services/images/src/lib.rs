@@ -30,7 +30,7 @@ pub const PLACE: (&str, &str) = (images::NAME, images::PATH);
 pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     let records = Records::open(&dirs.state.join("images.redb"))?;
     let workshop = if service.of_the_host() { Workshop::Unit(workshop::SOCKET.into()) } else { Workshop::Here };
-    let dirs = dirs.clone();
+    let (dirs, runtime) = (dirs.clone(), dirs.runtime.clone());
     let (catalog, entries) = blocking(move || {
         let catalog = open(&dirs, workshop)?;
         let entries = catalog.entries()?;
@@ -39,6 +39,10 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     .await?;
     let claims = claims(&records).await?;
     let door = Door::patient(actor::Images::new(catalog, records, entries, claims).start());
+    // Whoever waits for an image waits on.
+    for ((class, name), job) in service.jobs().resume(&runtime.join("jobs"), service.bus()).await? {
+        door.ask(actor::Pull { class, name, job }).await?;
+    }
     service.publish(images::PATH, interface::Manager::new(service.clone(), door)).await
 }
 

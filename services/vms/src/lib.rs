@@ -10,8 +10,10 @@ mod lifecycle;
 mod peers;
 mod record;
 mod recover;
+mod resume;
 mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::Actor;
@@ -26,6 +28,7 @@ use host::keeper::Keepers;
 use host::runner::{Detached, Runner, Units};
 use interface::ManagerFace;
 use peers::Peers;
+use resume::Interrupted;
 
 /// Where it is on the bus.
 pub const PLACE: (&str, &str) = (vms::NAME, vms::PATH);
@@ -46,13 +49,20 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     };
     let door = Door::new(Supervisor::new(tools.clone()).start());
     let records = recover::records(&tools).await?;
+    let jobs = tools.service.jobs().resume(&dirs.runtime.join("jobs"), tools.service.bus()).await?;
+    let mut interrupted = Interrupted::new(jobs);
     // All at once: a keeper that does not answer takes its time.
-    let states = join_all(records.iter().map(|record| recover::classify(&tools, record))).await;
+    let states = records.iter().map(|record| recover::classify(&tools, record, interrupted.making(&record.id)));
+    let states = join_all(states).await;
+    let mut views = HashMap::new();
     for (record, state) in records.into_iter().zip(states) {
         let id = record.id.clone();
-        let view = door.ask(Adopt { record, state }).await?;
-        interface::publish(&tools, &door, &id, view).await?;
+        let job = interrupted.take_creation(&id, &state);
+        let view = door.ask(Adopt { record, state, job }).await?;
+        interface::publish(&tools, &door, &id, view.clone()).await?;
+        views.insert(id, view);
     }
+    interrupted.go_on(&door, &views);
     tokio::spawn({
         let tools = tools.clone();
         async move {

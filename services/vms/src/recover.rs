@@ -61,10 +61,11 @@ async fn find_keeper(tools: &Tools, record: &VmRecord) -> Keeper {
     }
 }
 
-/// The state that a VM of an earlier life goes on from.
-pub(crate) async fn classify(tools: &Tools, record: &VmRecord) -> State {
+/// The state that a VM of an earlier life goes on from. `making`: whether somebody waits for it to be made, and to be
+/// started then.
+pub(crate) async fn classify(tools: &Tools, record: &VmRecord, making: Option<bool>) -> State {
     let keeper = find_keeper(tools, record).await;
-    let state = decide(record.intent, keeper, client_lives(record));
+    let state = decide(record.intent, keeper, client_lives(record), making);
     tracing::info!(vm = %record.id, name = %record.name, intent = ?record.intent, ?keeper, state = state.as_str(), "found");
     state
 }
@@ -74,9 +75,12 @@ fn client_lives(record: &VmRecord) -> bool {
     record.client.as_ref().is_none_or(|owner| owner.process.alive())
 }
 
-/// Pure: the record's intent, what there is of the keeper, the client's life.
-fn decide(intent: Intent, keeper: Keeper, client_lives: bool) -> State {
+/// Pure: the record's intent, what there is of the keeper, the client's life, who waits for its creation.
+fn decide(intent: Intent, keeper: Keeper, client_lives: bool, making: Option<bool>) -> State {
     let down = keeper == Keeper::Gone;
+    if let (Intent::Create, true, true, Some(start)) = (intent, down, client_lives, making) {
+        return State::Creating { start, doomed: false };
+    }
     let going = matches!(intent, Intent::Remove | Intent::Create) || !client_lives;
     match (intent, keeper) {
         // What was half made, on its way out, or its client's: goes.
@@ -155,27 +159,32 @@ mod tests {
 
     #[test]
     fn what_runs_is_adopted_and_what_was_half_made_is_undone() {
-        assert_eq!(decide(Intent::Run, Keeper::Up, true), State::Booting);
-        assert_eq!(decide(Intent::Run, Keeper::Gone, true).as_str(), "stopping");
-        assert_eq!(decide(Intent::Create, Keeper::Gone, true), State::Removing { why: None });
-        assert_eq!(decide(Intent::Stopped, Keeper::Gone, true), State::Stopped { why: None });
-        assert_eq!(decide(Intent::Remove, Keeper::Up, true), State::Ending { then: After::Removed });
+        assert_eq!(decide(Intent::Run, Keeper::Up, true, None), State::Booting);
+        assert_eq!(decide(Intent::Run, Keeper::Gone, true, None).as_str(), "stopping");
+        assert_eq!(decide(Intent::Create, Keeper::Gone, true, None), State::Removing { why: None });
+        // But for somebody who waits for it: that goes on.
+        let making = |start| decide(Intent::Create, Keeper::Gone, true, Some(start));
+        assert_eq!(making(true), State::Creating { start: true, doomed: false });
+        assert_eq!(decide(Intent::Create, Keeper::Gone, false, Some(true)), State::Removing { why: None });
+        assert_eq!(decide(Intent::Run, Keeper::Up, true, Some(true)), State::Booting);
+        assert_eq!(decide(Intent::Stopped, Keeper::Gone, true, None), State::Stopped { why: None });
+        assert_eq!(decide(Intent::Remove, Keeper::Up, true, None), State::Ending { then: After::Removed });
     }
 
     #[test]
     fn a_silent_keeper_is_never_taken_for_a_dead_one() {
         for intent in INTENTS {
-            let state = decide(intent, Keeper::Silent, true);
+            let state = decide(intent, Keeper::Silent, true, None);
             assert!(matches!(state, State::Silent { .. } | State::Ending { .. }), "{intent:?}: {state:?}");
         }
-        assert!(matches!(decide(Intent::Run, Keeper::Silent, true), State::Silent { .. }));
+        assert!(matches!(decide(Intent::Run, Keeper::Silent, true, None), State::Silent { .. }));
     }
 
     #[test]
     fn a_vm_whose_client_is_gone_is_removed_whatever_it_did() {
         for intent in INTENTS {
-            assert_eq!(decide(intent, Keeper::Gone, false), State::Removing { why: None }, "{intent:?}");
-            assert_eq!(decide(intent, Keeper::Up, false), State::Ending { then: After::Removed }, "{intent:?}");
+            assert_eq!(decide(intent, Keeper::Gone, false, None), State::Removing { why: None }, "{intent:?}");
+            assert_eq!(decide(intent, Keeper::Up, false, None), State::Ending { then: After::Removed }, "{intent:?}");
         }
     }
 }

@@ -6,9 +6,10 @@ use banger_schemas::VmId;
 use banger_schemas::error::{Error, Result};
 use banger_schemas::keeper::Status;
 use banger_schemas::vms::Spec;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::lifecycle::State;
+use crate::lifecycle::{Goal, State};
 use crate::record::{Client, VmRecord};
 use crate::view::View;
 
@@ -39,6 +40,8 @@ pub(crate) struct Created {
 pub(crate) struct Adopt {
     pub(crate) record: VmRecord,
     pub(crate) state: State,
+    /// The job that was making it.
+    pub(crate) job: Option<(Goal, Job)>,
 }
 
 /// Resolves a name, an id or the beginning of one. To the supervisor.
@@ -65,7 +68,7 @@ pub(crate) struct Drive {
 }
 
 /// What a user may ask of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
     Start,
     Stop { grace_ms: u32 },

@@ -149,18 +149,21 @@ impl Tools {
         guest::shutdown(stream, grace_ms).await
     }
 
-    /// Ends the VMM at once; `Gone` when there is no keeper, and so no VMM. One that does not answer is ended by its
-    /// process, and takes its VMM along.
+    /// Ends the VMM at once; `Gone` when there is no keeper, and so no VMM. One that does not answer, or says that it
+    /// has done it and lives on, is ended by its process, and takes its VMM along.
     pub(super) async fn kill(self, record: VmRecord) -> Result<()> {
         let asked = async { self.keepers.connect(&record.id).await?.ask(&Request::Kill, Vec::new()).await.map(drop) };
         match asked.await {
-            Err(error) if error.kind != Kind::Gone => {
-                tracing::warn!(vm = %record.id, %error, "the keeper is killed");
-                self.keepers.runner.kill(&record.id, record.keeper.as_ref()).await?;
-                Err(Error::new(Kind::Gone, "its keeper did not answer and was killed"))
+            Err(error) if error.kind == Kind::Gone => return Err(error),
+            Err(error) => tracing::warn!(vm = %record.id, %error, "the keeper is killed"),
+            // Its end, which the watch tells, is the end of this.
+            Ok(()) => {
+                tokio::time::sleep(KEEPER_END).await;
+                tracing::warn!(vm = %record.id, "the keeper said that it ends, and is killed");
             }
-            outcome => outcome,
         }
+        self.keepers.runner.kill(&record.id, record.keeper.as_ref()).await?;
+        Err(Error::new(Kind::Gone, "its keeper did not end it and was killed"))
     }
 
     /// Puts away what a VM that ran used on the host.

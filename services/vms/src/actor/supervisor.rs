@@ -21,6 +21,7 @@ use crate::interface::{self, VmFace};
 use crate::lifecycle::{Goal, State};
 use crate::record::{Intent, VmRecord};
 use crate::recover;
+use crate::resume::Work;
 use crate::view::View;
 
 /// VMs that one host keeps; each costs an actor and an object.
@@ -113,7 +114,7 @@ impl Supervisor {
             let records = recover::records(&tools).await?;
             let record = records.into_iter().find(|record| record.id == wanted);
             let record = record.ok_or_else(|| Error::new(Kind::Gone, "its record is gone"))?;
-            let state = recover::classify(&tools, &record).await;
+            let state = recover::classify(&tools, &record, None).await;
             Ok((record, state))
         };
         run(ctx, "reborn", std::time::Duration::from_secs(30), read, move |me, found, ctx| {
@@ -132,11 +133,12 @@ impl Actor for Supervisor {
 
 impl Handler<Adopt> for Supervisor {
     type Result = Result<watch::Receiver<View>>;
-    fn handle(&mut self, Adopt { record, state }: Adopt, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Adopt { record, state, job }: Adopt, ctx: &mut Context<Self>) -> Self::Result {
         let view = watch::Sender::new(View::new(record.clone(), &state));
         let receiver = view.subscribe();
-        self.entries.insert(record.id.clone(), Entry { view: view.clone(), job: None });
-        self.bear(record, state, view, None, ctx);
+        let path = job.as_ref().map(|(_, job)| job.path());
+        self.entries.insert(record.id.clone(), Entry { view: view.clone(), job: path });
+        self.bear(record, state, view, job, ctx);
         Ok(receiver)
     }
 }
@@ -168,10 +170,10 @@ impl Handler<Create> for Supervisor {
         let state = State::Creating { start, doomed: false };
         let view = watch::Sender::new(View::new(record.clone(), &state));
         let job = message.job.path();
+        message.job.keep(&Work::Create { vm: record.id.clone(), start });
         let created = Created { id: record.id.clone(), fresh: Some(view.subscribe()), job: job.clone() };
         self.entries.insert(record.id.clone(), Entry { view: view.clone(), job: Some(job) });
-        let goal = if start { Goal::Running } else { Goal::Made };
-        self.bear(record, state, view, Some((goal, message.job)), ctx);
+        self.bear(record, state, view, Some((Goal::of_creation(start), message.job)), ctx);
         Ok(created)
     }
 }

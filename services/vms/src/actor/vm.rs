@@ -23,6 +23,7 @@ use crate::lifecycle::{After, Effect, Event, Goal, State, step};
 use crate::record::VmRecord;
 use crate::view::View;
 
+const AGENT_GONE: &str = "the agent in the guest is gone: only a stop and a start bring it back";
 /// From the launch to the agent that knows who it is.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
 /// Sets another boot deadline: for a host that is slower than that, and for tests that are not to wait so long.
@@ -53,7 +54,7 @@ pub(crate) struct VmActor {
     /// The last that the keeper said.
     phase: Option<Phase>,
     deadline: Option<SpawnHandle>,
-    shutdown: Option<SpawnHandle>,
+    ending: Option<SpawnHandle>,
     making: Option<SpawnHandle>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
     life: u64,
@@ -87,7 +88,7 @@ impl VmActor {
             boot_id: String::new(),
             phase: None,
             deadline: None,
-            shutdown: None,
+            ending: None,
             making: None,
             life: 0,
             place,
@@ -224,15 +225,15 @@ impl VmActor {
             }
             Effect::Shutdown { grace_ms } => {
                 let limit = EFFECT + Duration::from_millis(grace_ms.into());
-                self.shutdown = Some(run(ctx, "shutdown", limit, tools.shutdown(record, grace_ms), |me, out, ctx| {
-                    me.keeper_must_be_gone(out, ctx);
-                }));
+                let ending = run(ctx, "shutdown", limit, tools.shutdown(record, grace_ms), Self::keeper_must_be_gone);
+                self.ends_by(ending, ctx);
             }
             Effect::Kill => {
-                run(ctx, "kill", EFFECT, tools.kill(record), |me, out, ctx| me.keeper_must_be_gone(out, ctx));
+                let ending = run(ctx, "kill", EFFECT, tools.kill(record), Self::keeper_must_be_gone);
+                self.ends_by(ending, ctx);
             }
             Effect::Settle => {
-                for handle in [self.deadline.take(), self.shutdown.take()].into_iter().flatten() {
+                for handle in [self.deadline.take(), self.ending.take()].into_iter().flatten() {
                     ctx.cancel_future(handle);
                 }
                 let goes = matches!(self.state, State::Settling { then: After::Removed });
@@ -246,6 +247,13 @@ impl VmActor {
             Effect::Remove => {
                 run(ctx, "remove", EFFECT, tools.remove(record), |me, out, ctx| me.apply(Event::Removed(out), ctx));
             }
+        }
+    }
+
+    /// One way down at a time.
+    fn ends_by(&mut self, ending: SpawnHandle, ctx: &mut Context<Self>) {
+        if let Some(before) = self.ending.replace(ending) {
+            ctx.cancel_future(before);
         }
     }
 
@@ -397,8 +405,8 @@ impl Handler<KeeperSays> for VmActor {
                     self.phase = Some(phase);
                     if up {
                         self.apply(Event::AgentUp, ctx);
-                    } else if lost {
-                        self.notes.push("the agent in the guest is gone: only a stop and a start bring it back".into());
+                    } else if lost && !self.notes.iter().any(|note| note == AGENT_GONE) {
+                        self.notes.push(AGENT_GONE.into());
                         self.publish();
                     }
                 }

@@ -19,9 +19,14 @@ use crate::host::keeper::Keepers;
 /// Between two tries to reach a keeper.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// A keeper of ours says a handful of things in all its life. One that goes on after so many has to wait after each.
+const FREELY: u32 = 32;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Reports every status of the VM's keeper, and its end.
 pub(super) async fn keeper(keepers: Keepers, vm: VmId, life: u64, actor: Addr<VmActor>) {
     let tell = |word| post(&actor, KeeperSays { life, word });
+    let mut said = 0u32;
     loop {
         let end = async {
             let keeper = keepers.connect(&vm).await?;
@@ -32,6 +37,10 @@ pub(super) async fn keeper(keepers: Keepers, vm: VmId, life: u64, actor: Addr<Vm
                     return Err(Error::new(Kind::Gone, "the VM's keeper has ended"));
                 }
                 tell(Word::Status(status));
+                said = said.saturating_add(1);
+                if said > FREELY {
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
             // Whether it is gone, or only this connection, the next one tells.
             Ok::<(), Error>(())

@@ -18,6 +18,7 @@ use banger_schemas::io::packet::PacketSocket;
 use banger_schemas::keeper::{Event, Hello, Launch, Request, Status};
 
 use super::runner::Runner;
+use crate::guest::sentence;
 
 /// A keeper answers at once, unless it or the machine is in trouble.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -150,7 +151,7 @@ impl Keeper {
         let answer = timely(exchange).await?;
         match answer.message {
             Event::Done | Event::Stream => Ok(answer.fds),
-            Event::Failed(message) => Err(Error::new(Kind::Guest, message)),
+            Event::Failed(message) => Err(Error::new(Kind::Guest, sentence(&message))),
             Event::Status(_) => Err(Error::internal("the VM's keeper answered something else")),
         }
     }

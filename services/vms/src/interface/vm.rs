@@ -13,6 +13,7 @@ use zbus::message::Header;
 use zbus::wire::{OwnedFd, OwnedObjectPath};
 
 use crate::actor::{Drive, Order, Supervisor, Tools};
+use crate::resume::Work;
 use crate::view::View;
 
 #[derive(Debug)]
@@ -60,7 +61,9 @@ impl VmFace {
         let caller = self.authorize(header).await?;
         let job = self.tools.service.jobs().create(kind, caller).await?;
         let path = job.path();
-        self.door.ask(Drive { id: self.snapshot().record.id, order, job }).await?;
+        let vm = self.snapshot().record.id;
+        job.keep(&Work::Drive { vm: vm.clone(), order });
+        self.door.ask(Drive { id: vm, order, job }).await?;
         Ok(path)
     }
 }

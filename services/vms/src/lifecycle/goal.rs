@@ -15,6 +15,11 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
+    /// What a job that makes a VM waits for.
+    pub(crate) fn of_creation(start: bool) -> Self {
+        if start { Goal::Running } else { Goal::Made }
+    }
+
     /// `None` while the state may still lead to the goal; else how it ended.
     pub(crate) fn verdict(self, state: &State) -> Option<Result<()>> {
         match (self, state) {
