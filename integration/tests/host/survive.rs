@@ -20,14 +20,27 @@ fn still_the_same(host: &Host, boot: &str) {
     within(Duration::from_secs(20), "the machine answers", || host.run_as(ALICE, words).stdout.trim() == boot);
 }
 
+/// Installs another build over the one that runs: every program has other bytes.
+fn upgrade(host: &Host) {
+    let pids = || host.sh("systemctl show --value -p MainPID banger-vms banger-network banger-storage");
+    let before = pids();
+    host.sh("cp -r /mnt/dist /root/newer
+             for program in /root/newer/lib/banger/banger-* /root/newer/bin/banger; do echo newer >>$program; done
+             echo newer >/root/newer/lib/banger/commit
+             /root/newer/bin/banger system install");
+    assert_ne!(pids(), before, "the services are not the newer ones");
+    let status = host.ok(["banger", "system", "status"]);
+    assert!(status.contains("(newer)"), "{status}");
+}
+
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn a_machine_and_its_commands_outlive_every_service() {
     let host = host();
     machine(&host, "box");
     let boot = boot_id(&host, "box");
-    // Half a minute of numbers, and a transfer, both under way all the time.
-    let count = "for i in $(seq 1 600); do echo $i; sleep 0.05; done";
+    // Most of a minute of numbers, and a transfer, both under way all the time.
+    let count = "for i in $(seq 1 900); do echo $i; sleep 0.05; done";
     let words = ["banger", "vm", "exec", "box", "--", "sh", "-c", count];
     let mut counter = host.errand(ALICE, words).limit(Duration::from_secs(180)).start();
     counter.says("1\n");
@@ -51,10 +64,15 @@ fn a_machine_and_its_commands_outlive_every_service() {
         host.ok(words);
         still_the_same(&host, &boot);
     }
+    upgrade(&host);
+    still_the_same(&host, &boot);
+    // The bus itself: who was connected to it has to come back by itself.
+    host.ok(["systemctl", "restart", "dbus"]);
+    still_the_same(&host, &boot);
     assert_eq!(transfer.end().stdout.trim(), (320 * 65536).to_string());
     let counted = counter.end();
     assert_eq!(counted.code, 0, "{}", counted.stderr);
-    let expected: String = (1..=600).map(|i| format!("{i}\n")).collect();
+    let expected: String = (1..=900).map(|i| format!("{i}\n")).collect();
     assert_eq!(counted.stdout, expected, "not a number is lost or doubled");
     host.ok_as(ALICE, ["banger", "vm", "delete", "box"]);
 }
