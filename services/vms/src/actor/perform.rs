@@ -13,7 +13,7 @@ use banger_schemas::network::Lease;
 use tokio::io::AsyncReadExt;
 
 use crate::guest::{self, Ready, tail};
-use crate::host::backend::Backends;
+use crate::host::backend::{Backends, Choice};
 use crate::host::keeper::Keepers;
 use crate::host::runner::Limits;
 use crate::peers::Peers;
@@ -53,7 +53,7 @@ impl Tools {
     /// Claims image and kernel, makes disks, reserves the address.
     pub(super) async fn make(self, mut record: VmRecord, progress: impl FnMut(Progress)) -> Result<Outcome> {
         self.intend(&mut record, Intent::Create).await?;
-        self.backends.choice().await.get()?;
+        self.backends.choose(record.wanted).await?;
         self.peers.claim_image(&record, progress).await?;
         self.peers.create_disks(&record).await?;
         if record.network {
@@ -66,7 +66,7 @@ impl Tools {
 
     /// Opens everything, starts the keeper and hands it all over.
     pub(super) async fn launch(self, mut record: VmRecord) -> Result<Outcome> {
-        let (backend, vmm) = self.backends.choice().await.get()?;
+        let Choice { backend, vmm, reason } = self.backends.choose(record.wanted).await?;
         let (image, disks, network) =
             tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.network(&record));
         let mut fds: Vec<OwnedFd> = Vec::from(image?);
@@ -101,6 +101,7 @@ impl Tools {
         let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
         record.keeper = self.keepers.runner.start(&record.id, limits).await?;
         record.backend = Some(backend.as_str().to_owned());
+        record.backend_reason = Some(reason);
         self.intend(&mut record, Intent::Run).await?;
         self.keepers.launch(&record.id, launch, fds).await?;
         Ok(Outcome { record, notes })
@@ -172,6 +173,7 @@ impl Tools {
     pub(super) async fn settle(self, mut record: VmRecord, goes: bool) -> Result<Outcome> {
         let keeper = record.keeper.take();
         record.backend = None;
+        record.backend_reason = None;
         if !goes {
             self.intend(&mut record, Intent::Stopped).await?;
         }
