@@ -82,7 +82,8 @@ fn guest(host: &Host, script: &str) -> String {
     slowly(host, &["exec", "box", "--", "sh", "-ec", script])
 }
 
-/// Boot, command, console, network, devices, the supervisor's death, stop, start, the guest's own end, delete.
+/// Boot, command, console, network, devices, the supervisor's death, stop, start, the guest's own end and its
+/// kernel's, delete.
 fn life(host: &Host, backend: &str) {
     let run =
         ["banger", "vm", "run", "--rm", "--backend", backend, "--image", "debian-tiny", "--", "sh", "-c", "exit 7"];
@@ -117,6 +118,9 @@ fn life(host: &Host, backend: &str) {
     host.run_as(ALICE, ["banger", "vm", "exec", "box", "--", "sh", "-c", "echo o >/proc/sysrq-trigger; sleep 60"]);
     within(PATIENCE, "the guest's own end is told", || shown(host, "box")["detail"] == "the guest has powered off");
     slowly(host, &["start", "box"]);
+    host.run_as(ALICE, ["banger", "vm", "exec", "box", "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"]);
+    let detail = || shown(host, "box")["detail"].as_str().unwrap().to_owned();
+    within(PATIENCE, "a kernel's end is told", || detail().starts_with("the guest's kernel has panicked"));
     slowly(host, &["delete", "box"]);
     let units = || host.ok(["systemctl", "list-units", "--all", "--plain", "--no-legend", "banger-vm@*"]);
     eventually("no unit is left", || units().is_empty());
