@@ -96,7 +96,7 @@ fn work(service: &str) -> String {
         .to_vec(),
         "dns" => ["", "+tcp"]
             // What a service that has just come knows, it has heard of the supervisor.
-            .map(|how| format!("for _ in 1 2 3 4 5 6; do dig @127.0.0.1 -p 42069 {how} +short +tries=1 +time=1 box.vm | grep . && break; sleep 0.2; done | grep -q ."))
+            .map(|how| format!("for _ in 1 2 3 4 5 6; do dig @127.0.0.1 -p 42069 {how} +short +tries=1 +time=1 box.vm | grep '^[0-9]' && break; sleep 0.2; done | grep -q ."))
             .to_vec(),
         "sessions" => vec!["banger vm exec box -- true".to_owned()],
         _ => vec!["banger vm run --rm --image debian-tiny -- true".to_owned(), "banger vm logs box >/dev/null".to_owned()],
