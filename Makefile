@@ -83,6 +83,13 @@ test: packages nextest build ## Everything CI runs: lints, unit tests, real mach
 	$(MAKE) --no-print-directory fuzz
 	$(MAKE) --no-print-directory deny
 
+.PHONY: test-firecracker
+test-firecracker: EXTRA_PACKAGES := $(TEST_PACKAGES)
+test-firecracker: packages nextest build ## The life of a machine with a real Firecracker (BANGER_TEST_FIRECRACKER=PATH, else the one on PATH); needs root
+	@export BANGER_TEST_FIRECRACKER="$${BANGER_TEST_FIRECRACKER:-$$(command -v firecracker || true)}"; \
+	[ -n "$$BANGER_TEST_FIRECRACKER" ] || { echo "no Firecracker on PATH: BANGER_TEST_FIRECRACKER says where one is"; exit 1; }; \
+	cargo nextest run -p banger-integration --test host --run-ignored only -E 'test(lives_with_firecracker)'
+
 # For each target; all of them take a minute on two cores.
 FUZZ_MS ?= 7000
 .PHONY: fuzz

@@ -63,22 +63,32 @@ fn programs() -> Vec<Row> {
 
 async fn services(client: &Client) -> Vec<Row> {
     let mut rows = Vec::new();
-    for row in
-        [backend(client).await, vm_network(client).await, names(client).await, disk(client).await, kept(client).await]
-    {
+    rows.extend(backends(client).await.unwrap_or_else(|e| vec![Row::new(Verdict::Fail, "backend", e.message, "")]));
+    for row in [vm_network(client).await, names(client).await, disk(client).await, kept(client).await] {
         rows.push(row.unwrap_or_else(|e| Row::new(Verdict::Fail, "services", e.message, "")));
     }
     rows
 }
 
-async fn backend(client: &Client) -> Result<Row, Error> {
+/// What is used, and each that could be.
+async fn backends(client: &Client) -> Result<Vec<Row>, Error> {
     let vms = banger_schemas::vms::ManagerProxy::new(&client.bus).await?;
     let (backend, reason) = (vms.backend().await?, vms.backend_reason().await?);
-    Ok(match backend.as_str() {
+    let mut rows = vec![match backend.as_str() {
         "" => Row::new(Verdict::Fail, "backend", "none", reason),
-        "qemu-kvm" => Row::new(Verdict::Pass, "backend", format!("qemu-kvm ({reason})"), ""),
-        slow => Row::new(Verdict::Warn, "backend", format!("{slow} ({reason})"), "emulation works and is slower"),
-    })
+        "qemu-tcg" => Row::new(
+            Verdict::Warn,
+            "backend",
+            format!("{backend} ({reason})"),
+            "emulation works and is slower: see the other backends",
+        ),
+        _ => Row::new(Verdict::Pass, "backend", format!("{backend} ({reason})"), ""),
+    }];
+    for (name, works, what) in vms.backends().await? {
+        let verdict = if works { Verdict::Pass } else { Verdict::Warn };
+        rows.push(Row::new(verdict, format!("backend {name}"), what, ""));
+    }
+    Ok(rows)
 }
 
 async fn vm_network(client: &Client) -> Result<Row, Error> {

@@ -10,13 +10,12 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, chroot, execve};
 
-use crate::{log, root};
+use crate::{log, root, shutdown};
 
 /// What an init that expects the kernel's environment finds, and where systemd says that it is up.
 const INIT_ENVIRONMENT: [&CStr; 3] = [c"HOME=/", c"TERM=linux", c"NOTIFY_SOCKET=/run/banger/notify"];
@@ -74,9 +73,9 @@ fn reap(agent: Pid) -> std::io::Result<()> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(status) if status.pid() == Some(agent) && !matches!(status, WaitStatus::StillAlive) => {
-                log::error(&format!("the agent ended ({status:?}): powering off"));
+                log::error(&format!("the agent ended ({status:?}), and so does the VM"));
                 nix::unistd::sync();
-                reboot(RebootMode::RB_POWER_OFF)?;
+                shutdown::reset()?;
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
             Ok(_) | Err(Errno::EINTR) => {}

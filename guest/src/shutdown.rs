@@ -1,5 +1,6 @@
 //! The end of a VM: everything stopped in order, everything written, then the power.
 
+use std::convert::Infallible;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -21,7 +22,7 @@ const HANG_UP: Duration = Duration::from_millis(500);
 /// What the host needs to read the answer that was written before.
 const LAST_WORD: Duration = Duration::from_millis(20);
 
-/// Powers the VM off; comes back only if the kernel refuses.
+/// Ends the VM; comes back only if the kernel refuses.
 pub(crate) async fn power_off(root: Option<&Root>, init: Option<Init>, running: &Running, grace: Duration) {
     let deadline = Instant::now() + grace;
     sleep(LAST_WORD).await;
@@ -36,7 +37,7 @@ pub(crate) async fn power_off(root: Option<&Root>, init: Option<Init>, running: 
             cgroup::signal_members(Signal::SIGKILL);
             // systemd and its like end the VM themselves, and this wait with it.
             tokio::time::sleep_until(deadline).await;
-            log::error("the image's init did not stop in time: powering off");
+            log::error("the image's init did not stop in time");
         }
         None => stop_everyone(deadline).await,
     }
@@ -47,16 +48,19 @@ pub(crate) async fn power_off(root: Option<&Root>, init: Option<Init>, running: 
     if let Some(root) = root {
         make_read_only(root);
     }
-    match reboot(RebootMode::RB_POWER_OFF) {
-        Ok(never) => match never {},
-        Err(errno) => log::error(&format!("cannot power off: {}", errno.desc())),
-    }
+    let Err(errno) = reset();
+    log::error(&format!("cannot end the VM: {}", errno.desc()));
+}
+
+/// Ends the VM at once. By a reset, which every VMM ends at: Firecracker has nothing that powers a machine off.
+pub(crate) fn reset() -> nix::Result<Infallible> {
+    reboot(RebootMode::RB_AUTOBOOT)
 }
 
 fn stop_init(init: &Init) {
     let result = match init.flavor {
-        Flavor::Systemd => sys::process::kill(1, sys::process::systemd_poweroff_signal()).map_err(Into::into),
-        Flavor::Other => poweroff_program(),
+        Flavor::Systemd => sys::process::kill(1, sys::process::systemd_reboot_signal()).map_err(Into::into),
+        Flavor::Other => reboot_program(),
     };
     if let Err(error) = result {
         log::error(&format!("cannot ask the init to stop: {error}"));
@@ -64,8 +68,8 @@ fn stop_init(init: &Init) {
 }
 
 /// sysvinit, OpenRC, runit and s6 have nothing in common but a program of this name.
-fn poweroff_program() -> std::io::Result<()> {
-    let mut command = Command::new("/sbin/poweroff");
+fn reboot_program() -> std::io::Result<()> {
+    let mut command = Command::new("/sbin/reboot");
     sys::process::lead_session(&mut command, false);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     tokio::process::Command::from(command).spawn().map(drop)

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
@@ -69,7 +70,6 @@ fn files(report: &mut Report) {
         "/etc/shadow",
         "/run/banger/vms",
         "/run/dbus/system_bus_socket",
-        "/dev/net/tun",
         "/dev/shm",
         "/dev/mem",
         "/dev/loop0",
@@ -92,6 +92,11 @@ fn files(report: &mut Report) {
     {
         report.tell(&format!("write {path}"), OpenOptions::new().create(true).append(true).open(path));
     }
+    // Something else is there under its name.
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").and_then(|file| file.metadata());
+    let is_tun = |found: std::fs::Metadata| found.rdev() == nix::sys::stat::makedev(10, 200);
+    let tun = tun.and_then(|found| is_tun(found).then_some(()).ok_or_else(|| std::io::Error::other("it is another")));
+    report.tell("the TUN device", tun);
     // Through what it was given, up and out again.
     for fd in 3..64 {
         let up = format!("/proc/self/fd/{fd}/..");

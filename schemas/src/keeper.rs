@@ -77,8 +77,7 @@ pub enum Backend {
     QemuTcg,
     /// QEMU `microvm` under KVM.
     QemuKvm,
-    /// Firecracker, which is always under KVM. It looks its TAP up by name, so nobody else may hold the TAP that comes
-    /// with the launch: its sender lets go of it once it is sent.
+    /// Firecracker, which is always under KVM.
     Firecracker,
 }
 

@@ -35,6 +35,40 @@ pub struct Spec {
     pub ephemeral: bool,
     /// Whether the VM has a network at all.
     pub network: bool,
+    /// What it is run by.
+    pub backend: Wanted,
+}
+
+/// What a VM is to be run by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wanted {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// QEMU, with KVM where that works.
+    Qemu,
+    Firecracker,
+}
+
+impl Wanted {
+    pub const ALL: [Wanted; 3] = [Wanted::Auto, Wanted::Qemu, Wanted::Firecracker];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Wanted::Auto => "auto",
+            Wanted::Qemu => "qemu",
+            Wanted::Firecracker => "firecracker",
+        }
+    }
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let known = Wanted::ALL.into_iter().find(|wanted| wanted.as_str() == s);
+        known.ok_or_else(|| Error::invalid(format!("{s:?} is no backend: write auto, qemu or firecracker")))
+    }
 }
 
 /// A published port: `HOST:GUEST`, TCP.
@@ -87,6 +121,7 @@ impl Spec {
             .set("start", self.start)
             .set("ephemeral", self.ephemeral)
             .set("network", self.network)
+            .set_some("backend", (self.backend != Wanted::Auto).then(|| self.backend.as_str()))
             .build()
     }
 
@@ -104,11 +139,12 @@ impl Spec {
         let start = options.take("start")?.unwrap_or(true);
         let ephemeral = options.take("ephemeral")?.unwrap_or(false);
         let network = options.take("network")?.unwrap_or(true);
+        let backend = options.take::<String>("backend")?.map(|b| b.parse()).transpose()?.unwrap_or_default();
         options.finish()?;
         if ports.len() > 64 {
             return Err(Error::invalid("no more than 64 ports can be published"));
         }
-        Ok(Spec { name, image, kernel, vcpus, memory_mib, disk_mib, ports, start, ephemeral, network })
+        Ok(Spec { name, image, kernel, vcpus, memory_mib, disk_mib, ports, start, ephemeral, network, backend })
     }
 }
 
@@ -137,21 +173,26 @@ impl Details {
 #[proxy(interface = "dev.banger.Vms1.Manager", default_service = "dev.banger.Vms1", default_path = "/dev/banger/Vms1")]
 pub trait Manager {
     /// Makes a VM. `spec`: `name s`, `image s`, `kernel s`, `vcpus u`, `memory-mib u`, `disk-mib t`, `ports as`
-    /// (`HOST:GUEST`), `start b` (true), `ephemeral b` (false), `network b` (true). `options`: `token s`: a repeated
-    /// token returns the same VM and job, so a lost reply makes no second VM. Returns the VM and the job that makes it.
+    /// (`HOST:GUEST`), `start b` (true), `ephemeral b` (false), `network b` (true), `backend s` (`auto`, `qemu`,
+    /// `firecracker`). `options`: `token s`: a repeated token returns the same VM and job, so a lost reply makes no second
+    /// VM. Returns the VM and the job that makes it.
     fn create(&self, spec: Dict, options: Dict) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
 
     /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates. Others' VMs are
     /// there for who may see them. `options`: `owner u`: as this user sees it, for who may see everybody's.
     fn get(&self, reference: &str, options: Dict) -> zbus::Result<OwnedObjectPath>;
 
-    /// How VMs run on this host: `qemu-kvm`, `qemu-tcg`, or empty when they cannot.
+    /// How VMs run on this host: `firecracker`, `qemu-kvm`, `qemu-tcg`, or empty when they cannot.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend(&self) -> zbus::Result<String>;
 
     /// Why this backend, in one sentence.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend_reason(&self) -> zbus::Result<String>;
+
+    /// Every way to run VMs, the best first: its name, whether it works here, what speaks for or against it.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn backends(&self) -> zbus::Result<Vec<(String, bool, String)>>;
 
     /// The version of the service.
     #[zbus(property(emits_changed_signal = "const"))]
@@ -228,9 +269,17 @@ pub trait Vm {
     #[zbus(property(emits_changed_signal = "const"))]
     fn ports(&self) -> zbus::Result<Vec<String>>;
 
-    /// How it runs (`qemu-kvm`, `qemu-tcg`); empty while it does not.
+    /// How it runs (`firecracker`, `qemu-kvm`, `qemu-tcg`); empty while it does not.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn backend(&self) -> zbus::Result<String>;
+
+    /// Why it runs so; empty while it does not.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn backend_reason(&self) -> zbus::Result<String>;
+
+    /// What it is to be run by: `auto`, `qemu` or `firecracker`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn backend_wanted(&self) -> zbus::Result<String>;
 
     /// Deleted when its client is gone.
     #[zbus(property(emits_changed_signal = "invalidates"))]
@@ -262,6 +311,7 @@ mod tests {
             ports: vec![Port { host: 8080, guest: 80 }],
             start: true,
             ephemeral: true,
+            backend: Wanted::Firecracker,
             ..Spec::default()
         };
         assert_eq!(Spec::from_dict(spec.to_dict()), Ok(spec));
@@ -273,6 +323,7 @@ mod tests {
             assert!(Spec::from_dict(DictBuilder::default().set(key, value).build()).is_err());
         }
         assert!(Spec::from_dict(DictBuilder::default().set("colour", "red").build()).is_err());
+        assert!(Spec::from_dict(DictBuilder::default().set("backend", "qemu-kvm").build()).is_err());
         assert!("0:80".parse::<Port>().is_err() && "80:".parse::<Port>().is_err() && "x".parse::<Port>().is_err());
         assert_eq!("80".parse(), Ok(Port { host: 80, guest: 80 }));
     }

@@ -3,8 +3,9 @@
 use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::size::{self, Mib};
-use banger_schemas::vms::{self, Port, Spec, VmProxy};
+use banger_schemas::vms::{self, Port, Spec, VmProxy, Wanted};
 use banger_schemas::{ImageName, VmName};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use zbus::wire::OwnedObjectPath;
 
 use super::show;
@@ -40,6 +41,13 @@ pub(crate) struct Machine {
     /// No network at all
     #[arg(long)]
     no_network: bool,
+    /// What it is run by; auto is the best that works ('banger doctor' lists all)
+    #[arg(long, default_value = "auto", value_parser = backends())]
+    backend: Wanted,
+}
+
+fn backends() -> impl TypedValueParser<Value = Wanted> {
+    PossibleValuesParser::new(Wanted::ALL.map(Wanted::as_str)).try_map(|name| name.parse::<Wanted>())
 }
 
 fn parse_vcpus(text: &str) -> Result<u32, String> {
@@ -70,6 +78,7 @@ impl Machine {
             start,
             ephemeral,
             network: !self.no_network,
+            backend: self.backend,
         }
     }
 }
@@ -94,7 +103,7 @@ pub(super) async fn make(client: &Client, machine: &Machine, start: bool, epheme
         client.call(vms.inner(), "Create", &(machine.spec(start, ephemeral).to_dict(), options)).await?;
     let mut interrupts = Interrupts::listen()?;
     let vm = client.vm_at(path).await?;
-    again(|| spec_line(&vms, &vm)).await?;
+    again(|| spec_line(&vms, &vm, machine.backend)).await?;
     let result = match progress::wait_with(&client.bus, vms::NAME, job, &mut interrupts).await {
         Ok(result) => result,
         Err(failure) => return Err(kept(&vm, failure).await),
@@ -116,9 +125,12 @@ async fn kept(vm: &VmProxy<'_>, failure: Failure) -> Failure {
     }
 }
 
-async fn spec_line(vms: &vms::ManagerProxy<'_>, vm: &VmProxy<'_>) -> zbus::Result<()> {
+async fn spec_line(vms: &vms::ManagerProxy<'_>, vm: &VmProxy<'_>, wanted: Wanted) -> zbus::Result<()> {
     let (vcpus, memory, disk, image) = tokio::try_join!(vm.vcpus(), vm.memory_mib(), vm.disk_mib(), vm.image())?;
-    let backend = vms.backend().await?;
+    let backend = match wanted {
+        Wanted::Auto => vms.backend().await?,
+        wanted => wanted.as_str().to_owned(),
+    };
     let (memory, disk) = (Mib(memory.into()), Mib(disk));
     note(&format!("spec: {vcpus} vCPU, {memory} memory, {disk} disk, image {image}, backend {backend}"));
     Ok(())

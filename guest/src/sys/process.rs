@@ -35,9 +35,9 @@ pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// The number of systemd's "power off" signal: `SIGRTMIN+4` (systemd(1), "Signals").
-pub(crate) fn systemd_poweroff_signal() -> i32 {
-    libc::SIGRTMIN() + 4
+/// The number of systemd's "reboot" signal: `SIGRTMIN+5` (systemd(1), "Signals").
+pub(crate) fn systemd_reboot_signal() -> i32 {
+    libc::SIGRTMIN() + 5
 }
 
 /// Lets the command lead a session of its own, with its standard input as its terminal if `terminal` says so.

@@ -141,6 +141,7 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         get("", none()),
         backend(),
         backend_reason(),
+        backends(),
         version(),
     );
     call!(
@@ -165,6 +166,8 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         host_address(),
         ports(),
         backend(),
+        backend_reason(),
+        backend_wanted(),
         ephemeral(),
         notes(),
         created(),

@@ -102,9 +102,27 @@ pub(crate) fn tail(console: &[u8], lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// How a guest ended its VM by itself, as far as its kernel has said: to a VMM, an orderly end and that of a kernel that has
+/// failed are both a reset.
+pub(crate) fn own_end(console: &[u8]) -> &'static str {
+    const PANIC: &[u8] = b"Kernel panic - not syncing";
+    match console.windows(PANIC.len()).any(|words| words == PANIC) {
+        true => "the guest's kernel has panicked: 'banger vm logs' shows its last words",
+        false => "the guest has powered off",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_told_from_an_orderly_end() {
+        assert_eq!(own_end(b"[  9.1] reboot: Restarting system\n"), "the guest has powered off");
+        assert_eq!(own_end(b""), "the guest has powered off");
+        let panic = b"[  9.1] Kernel panic - not syncing: sysrq\n[  9.2] Rebooting in 1 seconds..\n";
+        assert!(own_end(panic).contains("panicked"));
+    }
 
     #[test]
     fn a_hostile_console_cannot_reach_the_terminal() {

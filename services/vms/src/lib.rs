@@ -66,7 +66,7 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     tokio::spawn({
         let tools = tools.clone();
         async move {
-            tools.backends.choice().await;
+            tools.backends.all().await;
             recover::sweep(&tools).await;
         }
     });

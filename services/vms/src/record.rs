@@ -3,7 +3,7 @@
 use banger_bus::process::Process;
 use banger_bus::records::Record;
 use banger_schemas::network::Lease;
-use banger_schemas::vms::{Details, Port};
+use banger_schemas::vms::{Details, Port, Wanted};
 use banger_schemas::{ImageName, VmId, VmName};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub(crate) struct VmRecord {
     pub(crate) ports: Vec<Port>,
     /// Whether it shall have a network.
     pub(crate) network: bool,
+    /// What it is to be run by.
+    pub(crate) wanted: Wanted,
     /// Seconds since the epoch.
     pub(crate) created: u64,
     /// The caller's token: a repeated `Create` finds this VM.
@@ -32,6 +34,8 @@ pub(crate) struct VmRecord {
     pub(crate) client: Option<Client>,
     /// How its VMM runs, while it does.
     pub(crate) backend: Option<String>,
+    /// Why so.
+    pub(crate) backend_reason: Option<String>,
     /// The VM's keeper, while it has one.
     pub(crate) keeper: Option<Process>,
 }
@@ -69,7 +73,18 @@ impl VmRecord {
 
 impl Record for VmRecord {
     const TABLE: &'static str = "vms";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+
+    /// Version 1 left the backend to the host.
+    fn migrate(version: u32, mut value: serde_json::Value) -> Option<Self> {
+        if version != 1 {
+            return None;
+        }
+        let record = value.as_object_mut()?;
+        record.insert("wanted".to_owned(), "auto".into());
+        record.insert("backend_reason".to_owned(), serde_json::Value::Null);
+        serde_json::from_value(value).ok()
+    }
 }
 
 #[cfg(test)]
@@ -79,13 +94,20 @@ mod golden {
 
     /// Everything that a record may hold.
     const FULL: &str = concat!(
-        r#"{"v":1,"record":{"backend":"qemu-tcg","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
+        r#"{"v":2,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
         r#""created":1700000000,"disk_mib":8192,"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
         r#""keeper":{"boot":"b","pid":7,"start":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
         r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
         r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","network":true,"#,
-        r#""owner":1000,"ports":[{"guest":80,"host":8080}],"token":"t","vcpus":2}}"#,
+        r#""owner":1000,"ports":[{"guest":80,"host":8080}],"token":"t","vcpus":2,"wanted":"qemu"}}"#,
     );
+
+    /// The same, of the first version.
+    fn old() -> String {
+        FULL.replace(r#""v":2"#, r#""v":1"#)
+            .replace(r#""backend_reason":"KVM hangs","#, "")
+            .replace(r#","wanted":"qemu""#, "")
+    }
 
     fn again(stored: &str) -> String {
         let record: VmRecord = decode("abcdefghij", stored.as_bytes()).unwrap();
@@ -93,11 +115,18 @@ mod golden {
     }
 
     #[test]
-    fn a_machine_of_version_1_is_read_and_written_as_ever() {
+    fn a_machine_of_version_1_was_left_to_the_host() {
+        let now = FULL.replace(r#""KVM hangs""#, "null").replace(r#""wanted":"qemu""#, r#""wanted":"auto""#);
+        assert_eq!(again(&old()), now);
+    }
+
+    #[test]
+    fn a_machine_is_read_and_written_as_ever() {
         assert_eq!(again(FULL), FULL);
         let lease = &FULL[FULL.find(r#"{"address""#).unwrap()..FULL.find(r#","machine_id""#).unwrap()];
         let bare = FULL
             .replace(r#""qemu-tcg""#, "null")
+            .replace(r#""KVM hangs""#, "null")
             .replace(r#"{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}}"#, "null")
             .replace(r#"{"boot":"b","pid":7,"start":8}"#, "null")
             .replace(lease, "null")
@@ -107,7 +136,7 @@ mod golden {
     }
 
     #[test]
-    fn every_intent_of_version_1_is_known() {
+    fn every_intent_is_known() {
         for intent in ["create", "stopped", "run", "stop", "remove"] {
             let stored = FULL.replace(r#""run""#, &format!("{intent:?}"));
             assert_eq!(again(&stored), stored);

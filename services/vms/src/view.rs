@@ -33,6 +33,10 @@ impl View {
     pub(crate) fn backend(&self) -> String {
         self.record.backend.clone().unwrap_or_default()
     }
+
+    pub(crate) fn backend_reason(&self) -> String {
+        self.record.backend_reason.clone().unwrap_or_default()
+    }
 }
 
 fn text(value: &str) -> OwnedVariant {
@@ -49,6 +53,7 @@ impl Snapshot for View {
             ("Address", text(&self.address())),
             ("HostAddress", text(&self.host_address())),
             ("Backend", text(&self.backend())),
+            ("BackendReason", text(&self.backend_reason())),
             ("BootId", text(&self.boot_id)),
             ("Ephemeral", OwnedVariant::from(self.record.client.is_some())),
         ]);

@@ -8,6 +8,7 @@
 mod guest;
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use guest::{Notes, Part, facts, play_agent};
@@ -76,6 +77,7 @@ impl Vmm {
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         match path {
             "/boot-source" => self.kernel = Some(text("kernel_image_path")),
+            "/network-interfaces/net" => attach(&text("host_dev_name")),
             "/vsock" => self.vsock = Some(UnixListener::bind(text("uds_path")).unwrap()),
             _ => {}
         }
@@ -89,6 +91,26 @@ impl Vmm {
         tokio::task::spawn_local(accept(self.vsock.unwrap(), part.how("agent"), notes));
         part.play(tokio::io::stdout(), self.facts, noted).await;
     }
+}
+
+nix::ioctl_readwrite_bad!(set_interface, nix::request_code_write!(b'T', 202, size_of::<i32>()), nix::libc::ifreq);
+
+/// Asks for a TAP by its name as Firecracker does, and has the guest send a frame. What it asks with is no TAP device:
+/// as it is in a unit.
+#[allow(unsafe_code, reason = "what Firecracker does")]
+fn attach(name: &str) {
+    let mut tap = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    // SAFETY: a struct of numbers and bytes, for which zeroes are values.
+    let mut request: nix::libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the descriptor is open, and the request is a whole struct.
+    if let Err(errno) = unsafe { set_interface(tap.as_raw_fd(), &raw mut request) } {
+        eprintln!("Open tap device failed: {errno}");
+        std::process::exit(1);
+    }
+    tap.write_all(b"frame").unwrap();
 }
 
 /// Takes connections for the guest's agent. A silent one has never heard of its port; one that halts answers once.

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 use tokio::process::Command;
+
+use crate::tap::Gate;
 
 /// The first descriptor after the standard ones, where `sd_listen_fds(3)` says the listener is.
 const FIRST: RawFd = 3;
@@ -42,23 +43,9 @@ pub(crate) fn inherit(command: &mut Command, passed: Vec<OwnedFd>) {
     before_exec(command, parent_bound(getpid(), passed));
 }
 
-/// Lets the child run in a network namespace of ours, without any right over it. Called before [`inherit`]: entering
-/// undoes what that says of the parent's death (prctl(2), `PR_SET_PDEATHSIG`).
-pub(crate) fn enter(command: &mut Command, namespaces: Namespaces) {
-    before_exec(command, move || {
-        if let Some(user) = &namespaces.user {
-            setns(user, CloneFlags::CLONE_NEWUSER)?;
-        }
-        setns(&namespaces.network, CloneFlags::CLONE_NEWNET)?;
-        drop_capabilities()
-    });
-}
-
-/// A network namespace, and the user namespace that owns it unless this process is in it already.
-#[derive(Debug)]
-pub(crate) struct Namespaces {
-    pub(crate) user: Option<OwnedFd>,
-    pub(crate) network: OwnedFd,
+/// Has the child's question for its TAP answered by us. Nothing that is done before the exec asks it.
+pub(crate) fn answer(command: &mut Command, gate: Gate) {
+    before_exec(command, move || gate.set_up());
 }
 
 fn parent_bound(parent: Pid, passed: Vec<OwnedFd>) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
@@ -77,9 +64,10 @@ fn parent_bound(parent: Pid, passed: Vec<OwnedFd>) -> impl FnMut() -> io::Result
     }
 }
 
-/// Whether the other end of a connected unix socket is closed altogether, not only for writing.
-pub(crate) fn hung_up(socket: &impl AsFd) -> bool {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+/// Whether there is nobody at the other end: of a connected unix socket, when it is closed altogether, not only for
+/// writing.
+pub(crate) fn hung_up(descriptor: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(descriptor.as_fd(), PollFlags::empty())];
     let events = poll(&mut fds, PollTimeout::ZERO).ok().and_then(|_| fds[0].revents());
     events.is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL))
 }
@@ -94,24 +82,9 @@ fn close_others() -> io::Result<()> {
     }
 }
 
-/// With `no_new_privs`, which [`inherit`] sets, exec gives none back.
-#[allow(unsafe_code, reason = "a call that nix does not wrap")]
-fn drop_capabilities() -> io::Result<()> {
-    /// `_LINUX_CAPABILITY_VERSION_3`: two words for each of the three sets (capget(2)).
-    const VERSION: u32 = 0x2008_0522;
-    let header = [VERSION, 0];
-    let none = [0u32; 6];
-    // SAFETY: both arrays are laid out as the structs of this version and live over the call, which only reads them.
-    match unsafe { nix::libc::syscall(nix::libc::SYS_capset, header.as_ptr(), none.as_ptr()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 #[allow(unsafe_code, reason = "code between fork and exec")]
 fn before_exec(command: &mut Command, step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-    // SAFETY: the callers pass `parent_bound` and what `enter` does, which make system calls and neither allocate nor
-    // lock.
+    // SAFETY: the callers pass `parent_bound` and `Gate::set_up`, which make system calls and neither allocate nor lock.
     unsafe { command.pre_exec(step) };
 }
 

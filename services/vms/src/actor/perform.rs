@@ -13,7 +13,7 @@ use banger_schemas::network::Lease;
 use tokio::io::AsyncReadExt;
 
 use crate::guest::{self, Ready, tail};
-use crate::host::backend::Backends;
+use crate::host::backend::{Backends, Choice};
 use crate::host::keeper::Keepers;
 use crate::host::runner::Limits;
 use crate::peers::Peers;
@@ -53,7 +53,7 @@ impl Tools {
     /// Claims image and kernel, makes disks, reserves the address.
     pub(super) async fn make(self, mut record: VmRecord, progress: impl FnMut(Progress)) -> Result<Outcome> {
         self.intend(&mut record, Intent::Create).await?;
-        self.backends.choice().await.get()?;
+        self.backends.choose(record.wanted).await?;
         self.peers.claim_image(&record, progress).await?;
         self.peers.create_disks(&record).await?;
         if record.network {
@@ -66,7 +66,7 @@ impl Tools {
 
     /// Opens everything, starts the keeper and hands it all over.
     pub(super) async fn launch(self, mut record: VmRecord) -> Result<Outcome> {
-        let (backend, vmm) = self.backends.choice().await.get()?;
+        let Choice { backend, vmm, reason } = self.backends.choose(record.wanted).await?;
         let (image, disks, network) =
             tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.network(&record));
         let mut fds: Vec<OwnedFd> = Vec::from(image?);
@@ -101,6 +101,7 @@ impl Tools {
         let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
         record.keeper = self.keepers.runner.start(&record.id, limits).await?;
         record.backend = Some(backend.as_str().to_owned());
+        record.backend_reason = Some(reason);
         self.intend(&mut record, Intent::Run).await?;
         self.keepers.launch(&record.id, launch, fds).await?;
         Ok(Outcome { record, notes })
@@ -172,6 +173,7 @@ impl Tools {
     pub(super) async fn settle(self, mut record: VmRecord, goes: bool) -> Result<Outcome> {
         let keeper = record.keeper.take();
         record.backend = None;
+        record.backend_reason = None;
         if !goes {
             self.intend(&mut record, Intent::Stopped).await?;
         }
@@ -216,15 +218,19 @@ impl Tools {
             Some(Phase::Kernel) => "the kernel runs, and the agent has not answered",
             Some(Phase::Agent | Phase::Exited(_)) => "the agent answered, and did not become this VM",
         };
-        let console = self.console_tail(&vm).await;
+        let console = console_tail(self.console(&vm, false).await).await;
         let hint = "'banger vm logs' shows all of the console; a host that is short of CPU or memory boots slowly";
         Error::new(Kind::Timeout, format!("not up after {} s: {reached}.{console}\n{hint}", deadline.as_secs()))
     }
 
     /// The error of a VMM that ended without being asked to.
     pub(super) async fn ended(&self, vm: &VmId, exit: &Exit, booting: bool) -> Error {
+        // Kept before the end is told. Its keeper may be gone by now, and a unit's socket would start another.
+        let stored = || self.keepers.stored_console(vm);
         let how = match exit.cause {
-            ExitCause::Status(0) if !booting => return Error::new(Kind::Guest, "the guest has powered off"),
+            ExitCause::Status(0) if !booting => {
+                return Error::new(Kind::Guest, guest::own_end(&console_bytes(stored()).await));
+            }
             ExitCause::Status(status) => format!("the VMM ended with status {status}"),
             ExitCause::Signal(signal) => format!("the VMM was ended by signal {signal}"),
             ExitCause::Lease => "its client went away".into(),
@@ -233,7 +239,7 @@ impl Tools {
         };
         let said = guest::sentence(&exit.message);
         let said = if said.is_empty() { said } else { format!(": {said}") };
-        let console = if booting { self.console_tail(vm).await } else { String::new() };
+        let console = if booting { console_tail(stored()).await } else { String::new() };
         Error::new(Kind::Guest, format!("{how}{said}{console}"))
     }
 
@@ -244,19 +250,23 @@ impl Tools {
             Err(_) => self.keepers.stored_console(vm),
         }
     }
+}
 
-    async fn console_tail(&self, vm: &VmId) -> String {
-        let read = async {
-            let mut console = tokio::fs::File::from_std(self.console(vm, false).await?.into()).take(CONSOLE_BYTES);
-            let mut bytes = Vec::new();
-            console.read_to_end(&mut bytes).await.map_err(Error::internal)?;
-            Ok::<_, Error>(bytes)
-        };
-        let read = tokio::time::timeout(Duration::from_secs(2), read).await;
-        let bytes = read.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default();
-        match tail(&bytes, CONSOLE_LINES) {
-            empty if empty.is_empty() => " Its console is empty.".into(),
-            lines => format!(" The end of its console:\n{lines}"),
-        }
+/// As much of a console as can be had.
+async fn console_bytes(console: Result<OwnedFd>) -> Vec<u8> {
+    let read = async {
+        let mut console = tokio::fs::File::from_std(console?.into()).take(CONSOLE_BYTES);
+        let mut bytes = Vec::new();
+        console.read_to_end(&mut bytes).await.map_err(Error::internal)?;
+        Ok::<_, Error>(bytes)
+    };
+    let read = tokio::time::timeout(Duration::from_secs(2), read).await;
+    read.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default()
+}
+
+async fn console_tail(console: Result<OwnedFd>) -> String {
+    match tail(&console_bytes(console).await, CONSOLE_LINES) {
+        empty if empty.is_empty() => " Its console is empty.".into(),
+        lines => format!(" The end of its console:\n{lines}"),
     }
 }

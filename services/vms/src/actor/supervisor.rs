@@ -66,7 +66,7 @@ impl Supervisor {
 
     fn record(name: VmName, create: &mut Create) -> Result<VmRecord> {
         let spec = std::mem::take(&mut create.spec);
-        let Spec { image, kernel, vcpus, memory_mib, disk_mib, ports, network, .. } = spec;
+        let Spec { image, kernel, vcpus, memory_mib, disk_mib, ports, network, backend, .. } = spec;
         let named = |given: Option<_>, default: &str| given.map_or_else(|| default.parse(), Ok);
         Ok(VmRecord {
             id: VmId::from_random(rand::random()),
@@ -79,6 +79,7 @@ impl Supervisor {
             disk_mib: disk_mib.unwrap_or(DEFAULT_DISK_MIB),
             ports,
             network,
+            wanted: backend,
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             token: create.token.take(),
             machine_id: rand::random(),
@@ -86,6 +87,7 @@ impl Supervisor {
             lease: None,
             client: create.client.take(),
             backend: None,
+            backend_reason: None,
             keeper: None,
         })
     }

@@ -139,8 +139,7 @@ impl Keeper {
         }
     }
 
-    /// Asks, and takes the answer with its descriptors. Those that are sent are the keeper's alone from then on: a VMM
-    /// that finds its TAP by name needs it to be held by nobody.
+    /// Asks, and takes the answer with its descriptors. Those that are sent are the keeper's alone from then on.
     pub(crate) async fn ask(&self, request: &Request, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         let exchange = async {
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();

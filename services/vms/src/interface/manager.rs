@@ -5,7 +5,7 @@ use banger_schemas::VmId;
 use banger_schemas::action::{VM_CREATE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::options::{Dict, OWNER, Options};
-use banger_schemas::vms::Spec;
+use banger_schemas::vms::{Spec, Wanted};
 use tokio::sync::watch;
 use zbus::interface;
 use zbus::message::Header;
@@ -90,8 +90,9 @@ pub(crate) async fn publish(
 #[interface(name = "dev.banger.Vms1.Manager")]
 impl ManagerFace {
     /// Makes a VM. spec: name s, image s, kernel s, vcpus u, memory-mib u, disk-mib t, ports as (HOST:GUEST),
-    /// start b (true), ephemeral b (false), network b (true). options: token s (a repeated token returns the same
-    /// VM and job, so a lost reply makes no second VM). Returns the VM and the job that makes it.
+    /// start b (true), ephemeral b (false), network b (true), backend s (auto, qemu, firecracker). options: token s (a
+    /// repeated token returns the same VM and job, so a lost reply makes no second VM). Returns the VM and the job that
+    /// makes it.
     #[zbus(out_args("vm", "job"))]
     async fn create(
         &self,
@@ -129,16 +130,24 @@ impl ManagerFace {
         path(&found?)
     }
 
-    /// How VMs run on this host: qemu-kvm, qemu-tcg, or empty when they cannot.
+    /// How VMs run on this host: firecracker, qemu-kvm, qemu-tcg, or empty when they cannot.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn backend(&self) -> String {
-        self.tools.backends.choice().await.backend.as_ref().map(|(b, _)| b.as_str().to_owned()).unwrap_or_default()
+        let best = self.tools.backends.choose(Wanted::Auto).await;
+        best.map(|choice| choice.backend.as_str().to_owned()).unwrap_or_default()
     }
 
     /// Why this backend, in one sentence.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn backend_reason(&self) -> String {
-        self.tools.backends.choice().await.reason
+        let best = self.tools.backends.choose(Wanted::Auto).await;
+        best.map_or_else(|error| error.message, |choice| choice.reason)
+    }
+
+    /// Every way to run VMs, the best first: its name, whether it works here, what speaks for or against it.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn backends(&self) -> Vec<(String, bool, String)> {
+        self.tools.backends.all().await
     }
 
     /// The version of the service.

@@ -199,10 +199,22 @@ impl VmFace {
         self.snapshot().record.ports.iter().map(ToString::to_string).collect()
     }
 
-    /// How it runs (qemu-kvm, qemu-tcg); empty while it does not.
+    /// How it runs (firecracker, qemu-kvm, qemu-tcg); empty while it does not.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn backend(&self) -> String {
         self.snapshot().backend()
+    }
+
+    /// Why it runs so; empty while it does not.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn backend_reason(&self) -> String {
+        self.snapshot().backend_reason()
+    }
+
+    /// What it is to be run by: auto, qemu or firecracker.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn backend_wanted(&self) -> String {
+        self.view.borrow().record.wanted.as_str().to_owned()
     }
 
     /// Deleted when its client is gone.

@@ -8,7 +8,8 @@ use std::process::Stdio;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use crate::fds::{self, Namespaces};
+use crate::fds;
+use crate::tap::Gate;
 
 /// What a VMM finds around it.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) folder: &'a Path,
     /// Where its standard output goes, if that is not one of its messages.
     pub(super) stdout: Option<OwnedFd>,
-    /// The network it sees, if that is not ours.
-    pub(super) namespaces: Option<Namespaces>,
+    /// How it gets its TAP, if it has to ask for it.
+    pub(super) gate: Option<Gate>,
 }
 
 /// Starts `program` with `passed` under the numbers they have here. Its messages come out of the pipe.
@@ -42,8 +43,8 @@ pub(super) fn spawn(
         .stdout(stdout)
         .stderr(printed)
         .kill_on_drop(true);
-    if let Some(namespaces) = surroundings.namespaces {
-        fds::enter(&mut command, namespaces);
+    if let Some(gate) = surroundings.gate {
+        fds::answer(&mut command, gate);
     }
     fds::inherit(&mut command, passed);
     let child = command.spawn()?;

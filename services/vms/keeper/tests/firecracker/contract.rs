@@ -11,7 +11,7 @@ use crate::stage::Stage;
 
 #[derive(Deserialize)]
 pub(crate) struct Contract {
-    order: Vec<String>,
+    pub(crate) order: Vec<String>,
     /// By the paths of the published description.
     pub(crate) requests: BTreeMap<String, Value>,
     pub(crate) done: String,
@@ -31,7 +31,7 @@ impl Contract {
         self.requests.iter().find(fits).unwrap_or_else(|| panic!("{path} is not in the contract")).1
     }
 
-    fn check(&self, request: &str, body: &Value) {
+    pub(crate) fn check(&self, request: &str, body: &Value) {
         let path = request.strip_prefix("PUT ").unwrap();
         let validator = jsonschema::validator_for(self.schema(path)).unwrap();
         let errors: Vec<_> = validator.iter_errors(body).map(|error| error.to_string()).collect();

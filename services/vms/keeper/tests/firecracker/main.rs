@@ -16,6 +16,7 @@ mod host;
 mod life;
 mod published;
 mod stage;
+mod tap;
 mod vsock;
 
 const BACKEND: Backend = Backend::Firecracker;

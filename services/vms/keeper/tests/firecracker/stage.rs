@@ -1,6 +1,6 @@
 //! A Firecracker that follows a script, in a folder where it also leaves what it was asked for.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use banger_schemas::keeper::{Event, Launch, Request};
@@ -30,10 +30,15 @@ impl Stage {
     }
 
     pub(crate) async fn launch(&self, client: &Client, part: &str, volatile: bool) -> Event {
+        self.launch_with(client, part, Launch { volatile, ..launch() }, None).await
+    }
+
+    pub(crate) async fn launch_with(&self, client: &Client, part: &str, like: Launch, tap: Option<OwnedFd>) -> Event {
         let vmm = self.folder.path().join("firecracker").to_str().unwrap().to_owned();
-        let files = files(part);
+        let launch = Launch { vmm, mac: tap.as_ref().map(|_| [2, 0, 0, 0, 0, 1]), tap: tap.is_some(), ..like };
+        let files: Vec<_> = files(part).into_iter().chain(tap).collect();
         let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        client.ask_with(Request::Launch(Box::new(Launch { vmm, volatile, ..launch() })), &fds).await.0
+        client.ask_with(Request::Launch(Box::new(launch)), &fds).await.0
     }
 
     /// Requests as the VMM got them: method and path, body.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Looked at after `PATH`, which a service may have without these.
 const PATHS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/usr/libexec"];
-/// The Firecracker to use. Without it none is, installed or not: it has not yet run a VM of ours for real.
+/// The Firecracker to use, in place of one that is found.
 const FIRECRACKER_VARIABLE: &str = "BANGER_FIRECRACKER";
 
 /// A program by its name, its full path.
@@ -14,7 +14,7 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
     folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The configured Firecracker.
+/// Firecracker: the configured one, there or not, else the one that is installed.
 pub(super) fn firecracker() -> Option<PathBuf> {
-    std::env::var_os(FIRECRACKER_VARIABLE).map(PathBuf::from)
+    std::env::var_os(FIRECRACKER_VARIABLE).map(PathBuf::from).or_else(|| program("firecracker"))
 }

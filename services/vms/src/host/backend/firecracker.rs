@@ -3,8 +3,10 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::str::FromStr;
+
+use super::probe;
 
 /// Versions that are known to work. Before the first, devices were announced on the kernel's command line, from which
 /// Debian's kernels take none (`VIRTIO_MMIO_CMDLINE_DEVICES`); since then ACPI tells of them.
@@ -50,10 +52,11 @@ impl FromStr for Version {
 
 /// What the program says it is.
 pub(super) fn version(program: &Path) -> Result<Version, String> {
-    let said = Command::new(program).arg("--version").env_clear().stdin(Stdio::null()).output();
-    let said = said.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
-    let text = String::from_utf8_lossy(&said.stdout);
-    text.parse().map_err(|()| format!("{} does not say its version", program.display()))
+    let silent = format!("{} does not say its version", program.display());
+    let mut command = Command::new(program);
+    command.arg("--version");
+    let (_, said) = probe::run(command, &[], &silent)?;
+    String::from_utf8_lossy(&said).parse().map_err(|()| silent)
 }
 
 #[cfg(test)]
@@ -68,6 +71,19 @@ mod tests {
         for said in ["", "Firecracker", "Firecracker v\n", "Firecracker v1\n", "QEMU emulator version 7.2"] {
             assert_eq!(said.parse::<Version>(), Err(()));
         }
+    }
+
+    #[test]
+    fn what_is_no_firecracker_is_told_in_bounded_time() {
+        let of = |path: &str| version(Path::new(path)).unwrap_err();
+        assert_eq!(of("/bin/true"), "/bin/true does not say its version");
+        let folder = tempfile::tempdir().unwrap();
+        let silent = folder.path().join("silent");
+        std::fs::write(&silent, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        std::fs::set_permissions(&silent, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let silent = silent.to_str().unwrap();
+        assert_eq!(of(silent), format!("{silent} does not say its version"));
+        assert!(of("/nowhere/firecracker").starts_with("cannot run /nowhere/firecracker: "));
     }
 
     #[test]

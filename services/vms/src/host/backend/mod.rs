@@ -1,5 +1,5 @@
-//! Which VMM, and how: Firecracker where one is configured and KVM is proved usable with it, QEMU under KVM next, QEMU's
-//! emulation when KVM is not to be had.
+//! Which VMM, and how: Firecracker where it and KVM are proved to work, QEMU under KVM next, QEMU's emulation last; or
+//! what a VM's owner wants.
 
 mod cache;
 mod find;
@@ -7,112 +7,143 @@ mod firecracker;
 mod probe;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Backend;
+use banger_schemas::vms::Wanted;
+use tokio::sync::OnceCell;
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// How VMs run here, and why so.
+/// How a VM runs, and why so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// Absent: VMs cannot run here, and `reason` says what to do.
-    pub(crate) backend: Option<(Backend, PathBuf)>,
+    pub(crate) backend: Backend,
+    pub(crate) vmm: PathBuf,
     pub(crate) reason: String,
 }
 
-impl Choice {
-    /// The backend and the VMM's binary, or why there is none.
-    pub(crate) fn get(&self) -> Result<(Backend, PathBuf)> {
-        self.backend.clone().ok_or_else(|| Error::new(Kind::Unavailable, self.reason.clone()))
-    }
-}
-
-/// What was found out of a host.
-#[derive(Debug)]
+/// One way to run VMs: the VMM's path and what speaks for it, or why it cannot be gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
-    /// A Firecracker that runs here: its path and what to say of it. Or why there is none.
-    firecracker: std::result::Result<(PathBuf, String), Missing>,
-    qemu: Option<PathBuf>,
-    /// Whether QEMU runs under KVM here; not asked where Firecracker does.
-    kvm: std::result::Result<(), String>,
+    backend: Backend,
+    outcome: std::result::Result<(PathBuf, String), Missing>,
 }
 
-/// Why Firecracker is not used.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Missing {
-    NotAskedFor,
+    /// And what to do.
+    NotInstalled(String),
     Unusable(String),
 }
 
-fn decide(found: Found) -> Choice {
-    let aside = match found.firecracker {
-        Ok((path, what)) => return Choice { backend: Some((Backend::Firecracker, path)), reason: what },
-        Err(Missing::NotAskedFor) => String::new(),
-        Err(Missing::Unusable(why)) => format!("; Firecracker is not used: {why}"),
-    };
-    let Some(qemu) = found.qemu else {
-        let reason = format!("{QEMU} is not installed: install the package qemu-system-x86{aside}");
-        return Choice { backend: None, reason };
-    };
-    let (backend, reason) = match found.kvm {
-        Ok(()) => (Backend::QemuKvm, "KVM ran a guest's instructions".to_owned()),
-        Err(why) => (Backend::QemuTcg, format!("KVM is not used: {why}")),
-    };
-    Choice { backend: Some((backend, qemu)), reason: reason + &aside }
+impl Missing {
+    fn why(&self) -> &str {
+        match self {
+            Missing::NotInstalled(why) | Missing::Unusable(why) => why,
+        }
+    }
 }
 
-/// Looks at the host. Blocks, for seconds where KVM opens and does not work.
-fn look(cache: &Path) -> Found {
-    let qemu = find::program(QEMU);
-    let opened = probe::open_kvm();
-    let firecracker = match (find::firecracker(), &opened) {
-        (None, _) => Err(Missing::NotAskedFor),
-        // Said once, for KVM itself.
-        (Some(_), Err(_)) => Err(Missing::NotAskedFor),
-        (Some(path), Ok(())) => usable(path, cache).map_err(Missing::Unusable),
-    };
-    let kvm = match (&firecracker, opened, &qemu) {
-        (Err(_), Ok(()), Some(qemu)) => cache::verdict(qemu, cache, probe::qemu),
-        (_, opened, _) => opened,
-    };
-    Found { firecracker, qemu, kvm }
+fn fits(backend: Backend, wanted: Wanted) -> bool {
+    match wanted {
+        Wanted::Auto => true,
+        Wanted::Qemu => backend != Backend::Firecracker,
+        Wanted::Firecracker => backend == Backend::Firecracker,
+    }
 }
 
-fn usable(path: PathBuf, cache: &Path) -> std::result::Result<(PathBuf, String), String> {
-    let version = firecracker::version(&path)?;
-    version.check()?;
-    cache::verdict(&path, cache, probe::firecracker)?;
+/// The first that works of those that are wanted. It is told why a better one that is there does not.
+fn decide(found: &[Found], wanted: Wanted) -> Result<Choice> {
+    let mut aside = String::new();
+    let mut why_none = "";
+    for Found { backend, outcome } in found.iter().filter(|found| fits(found.backend, wanted)) {
+        match outcome {
+            Ok((vmm, what)) => {
+                return Ok(Choice { backend: *backend, vmm: vmm.clone(), reason: format!("{what}{aside}") });
+            }
+            Err(missing) => {
+                why_none = missing.why();
+                if let Missing::Unusable(why) = missing {
+                    aside.push_str(&format!("; {} is not used: {why}", backend.as_str()));
+                }
+            }
+        }
+    }
+    Err(Error::new(Kind::Unavailable, why_none))
+}
+
+/// Looks at the host. The best first. Blocks, for seconds where KVM opens and does not work.
+fn look(cache: &Path) -> Vec<Found> {
+    let kvm = probe::open_kvm().map_err(Missing::Unusable);
+    let qemu = find::program(QEMU)
+        .ok_or_else(|| Missing::NotInstalled(format!("{QEMU} is not installed: install the package qemu-system-x86")));
+    let under_kvm = |qemu: PathBuf| {
+        kvm.clone()?;
+        cache::verdict(&qemu, cache, probe::qemu).map_err(Missing::Unusable)?;
+        Ok((qemu, "KVM ran a guest's instructions".to_owned()))
+    };
+    vec![
+        Found { backend: Backend::Firecracker, outcome: firecracker(cache, &kvm) },
+        Found { backend: Backend::QemuKvm, outcome: qemu.clone().and_then(under_kvm) },
+        Found { backend: Backend::QemuTcg, outcome: qemu.map(|qemu| (qemu, "emulated".to_owned())) },
+    ]
+}
+
+fn firecracker(
+    cache: &Path,
+    kvm: &std::result::Result<(), Missing>,
+) -> std::result::Result<(PathBuf, String), Missing> {
     let (oldest, newest) = (firecracker::KNOWN.start(), firecracker::KNOWN.end());
-    Ok((
-        path,
-        format!("Firecracker {version} ran a guest's instructions under KVM; known to work: {oldest} to {newest}"),
-    ))
+    let missing = || {
+        let cure = format!("put one on PATH ({oldest} to {newest} are known to work)");
+        Missing::NotInstalled(format!("Firecracker is not installed: {cure}"))
+    };
+    let path = find::firecracker().ok_or_else(missing)?;
+    let version = firecracker::version(&path).and_then(|version| version.check().map(|()| version));
+    let version = version.map_err(Missing::Unusable)?;
+    kvm.clone()?;
+    cache::verdict(&path, cache, probe::firecracker).map_err(Missing::Unusable)?;
+    let what =
+        format!("Firecracker {version} ran a guest's instructions under KVM; known to work: {oldest} to {newest}");
+    Ok((path, what))
 }
 
-/// The choice, made once: in the life of a service by a cell, and between lives by a file that goes with the login,
+/// What was found, once: in the life of a service by a cell, and between lives by a file that goes with the login,
 /// because a probe that fails takes seconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Backends {
-    choice: std::sync::Arc<tokio::sync::OnceCell<Choice>>,
+    found: Arc<OnceCell<Vec<Found>>>,
     cache: PathBuf,
 }
 
 impl Backends {
     pub(crate) fn new(cache: PathBuf) -> Self {
-        Backends { choice: std::sync::Arc::default(), cache }
+        Backends { found: Arc::default(), cache }
     }
 
-    pub(crate) async fn choice(&self) -> Choice {
-        let cache = self.cache.clone();
-        self.choice
-            .get_or_init(|| async {
-                banger_bus::effects::blocking(move || Ok(decide(look(&cache))))
-                    .await
-                    .unwrap_or_else(|e| Choice { backend: None, reason: e.message })
-            })
-            .await
-            .clone()
+    async fn found(&self) -> Result<&[Found]> {
+        let looked = self.found.get_or_try_init(|| async {
+            let cache = self.cache.clone();
+            banger_bus::effects::blocking(move || Ok(look(&cache))).await
+        });
+        looked.await.map(Vec::as_slice)
+    }
+
+    /// The backend and its VMM, or why there is none and what to do.
+    pub(crate) async fn choose(&self, wanted: Wanted) -> Result<Choice> {
+        decide(self.found().await?, wanted)
+    }
+
+    /// All of them: name, whether it works, what speaks for or against it.
+    pub(crate) async fn all(&self) -> Vec<(String, bool, String)> {
+        let found = self.found().await.unwrap_or_default();
+        let row = |Found { backend, outcome }: &Found| {
+            let what = outcome.as_ref().map_or_else(Missing::why, |(_, what)| what);
+            (backend.as_str().to_owned(), outcome.is_ok(), what.to_owned())
+        };
+        found.iter().map(row).collect()
     }
 }
 
@@ -120,37 +151,55 @@ impl Backends {
 mod tests {
     use super::*;
 
-    fn found(firecracker: std::result::Result<(), &str>, qemu: bool, kvm: std::result::Result<(), &str>) -> Choice {
-        decide(Found {
-            firecracker: match firecracker {
-                Ok(()) => Ok(("/firecracker".into(), "it works".into())),
-                Err("") => Err(Missing::NotAskedFor),
-                Err(why) => Err(Missing::Unusable(why.to_owned())),
-            },
-            qemu: qemu.then(|| "/qemu".into()),
-            kvm: kvm.map_err(str::to_owned),
-        })
+    fn absent(why: &str) -> Missing {
+        Missing::NotInstalled(why.to_owned())
     }
 
-    fn backend(choice: &Choice) -> Option<Backend> {
-        choice.backend.as_ref().map(|(backend, _)| *backend)
+    fn broken(why: &str) -> Missing {
+        Missing::Unusable(why.to_owned())
+    }
+
+    /// A host where these three are so.
+    fn host(outcomes: [std::result::Result<(), Missing>; 3]) -> Vec<Found> {
+        let backends = [Backend::Firecracker, Backend::QemuKvm, Backend::QemuTcg];
+        let found = |(backend, outcome): (Backend, std::result::Result<(), Missing>)| Found {
+            backend,
+            outcome: outcome.map(|()| ("/vmm".into(), "it works".into())),
+        };
+        backends.into_iter().zip(outcomes).map(found).collect()
+    }
+
+    fn backend(found: &[Found], wanted: Wanted) -> Option<Backend> {
+        decide(found, wanted).ok().map(|choice| choice.backend)
     }
 
     #[test]
     fn firecracker_comes_first_then_kvm_then_emulation() {
-        assert_eq!(backend(&found(Ok(()), true, Ok(()))), Some(Backend::Firecracker));
-        assert_eq!(backend(&found(Ok(()), false, Ok(()))), Some(Backend::Firecracker));
-        assert_eq!(backend(&found(Err(""), true, Ok(()))), Some(Backend::QemuKvm));
-        assert_eq!(backend(&found(Err(""), true, Err("no"))), Some(Backend::QemuTcg));
-        assert_eq!(backend(&found(Err(""), false, Ok(()))), None);
+        let best = |outcomes| backend(&host(outcomes), Wanted::Auto);
+        assert_eq!(best([Ok(()), Ok(()), Ok(())]), Some(Backend::Firecracker));
+        assert_eq!(best([Ok(()), Err(absent("")), Err(absent(""))]), Some(Backend::Firecracker));
+        assert_eq!(best([Err(absent("")), Ok(()), Ok(())]), Some(Backend::QemuKvm));
+        assert_eq!(best([Err(absent("")), Err(broken("")), Ok(())]), Some(Backend::QemuTcg));
+        assert_eq!(best([Err(absent("")), Err(absent("")), Err(absent(""))]), None);
     }
 
     #[test]
-    fn a_firecracker_that_is_there_and_not_used_is_told() {
-        let choice = found(Err("it is too old"), true, Ok(()));
-        assert_eq!(backend(&choice), Some(Backend::QemuKvm));
-        assert_eq!(choice.reason, "KVM ran a guest's instructions; Firecracker is not used: it is too old");
-        let none = found(Err("it is too old"), false, Ok(()));
-        assert!(none.get().unwrap_err().message.contains("install the package qemu-system-x86"), "{none:?}");
+    fn what_is_wanted_is_used_or_refused_and_nothing_else_in_its_place() {
+        let all = host([Ok(()), Ok(()), Ok(())]);
+        assert_eq!(backend(&all, Wanted::Qemu), Some(Backend::QemuKvm));
+        assert_eq!(backend(&all, Wanted::Firecracker), Some(Backend::Firecracker));
+        let old = host([Err(broken("it is too old")), Err(broken("KVM hangs")), Ok(())]);
+        assert_eq!(backend(&old, Wanted::Qemu), Some(Backend::QemuTcg));
+        assert_eq!(decide(&old, Wanted::Firecracker).unwrap_err().message, "it is too old");
+        let bare = host([Ok(()), Err(absent("install it")), Err(absent("install it"))]);
+        assert_eq!(decide(&bare, Wanted::Qemu).unwrap_err().message, "install it");
+    }
+
+    #[test]
+    fn a_better_one_that_is_there_and_not_used_is_told() {
+        let reason = |outcomes| decide(&host(outcomes), Wanted::Auto).unwrap().reason;
+        let told = reason([Err(broken("it is too old")), Ok(()), Ok(())]);
+        assert_eq!(told, "it works; firecracker is not used: it is too old");
+        assert_eq!(reason([Err(absent("install it")), Ok(()), Ok(())]), "it works");
     }
 }

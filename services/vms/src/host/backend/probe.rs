@@ -13,6 +13,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// A guest that runs under KVM ends the probe in a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What it means when one does not.
+const HANGS: &str = "/dev/kvm opens, but a guest in it does not run";
 /// Descriptors of a probe.
 const GUEST: i32 = 3;
 const CONFIGURATION: i32 = 4;
@@ -44,7 +46,7 @@ pub(super) fn qemu(program: &Path) -> Result<(), String> {
         .args(["-M", "pc,accel=kvm", "-cpu", "host", "-m", "16", "-nodefaults", "-no-user-config", "-nographic"])
         .args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive"])
         .arg(format!("file=/proc/self/fd/{GUEST},format=raw,if=floppy,readonly=on"));
-    let (status, _) = run(command, &[(GUEST, &floppy)])?;
+    let (status, _) = run(command, &[(GUEST, &floppy)], HANGS)?;
     if status.code() == Some(QEMU_ENDED) { Ok(()) } else { Err(format!("the probe ended with {status}")) }
 }
 
@@ -65,7 +67,8 @@ pub(super) fn firecracker(program: &Path) -> Result<(), String> {
     command
         .args(["--no-api", "--log-path", "/dev/null", "--config-file"])
         .arg(format!("/proc/self/fd/{CONFIGURATION}"));
-    let (status, said) = run(command, &[(GUEST, &elf()), (CONFIGURATION, configuration.to_string().as_bytes())])?;
+    let (status, said) =
+        run(command, &[(GUEST, &elf()), (CONFIGURATION, configuration.to_string().as_bytes())], HANGS)?;
     if status.success() && said.contains(&SAID) { Ok(()) } else { Err(format!("the probe ended with {status}")) }
 }
 
@@ -90,9 +93,15 @@ fn elf() -> Vec<u8> {
     elf
 }
 
-/// Runs a VMM that must end soon, with these contents open under these numbers. How it ended, and what it printed.
-fn run(mut command: Command, contents: &[(i32, &[u8])]) -> Result<(ExitStatus, Vec<u8>), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("the probe did not start: {error}");
+/// Runs a VMM that must end soon, else it is `late`, with these contents open under these numbers. How it ended, and what
+/// it printed first.
+pub(super) fn run(
+    mut command: Command,
+    contents: &[(i32, &[u8])],
+    late: &str,
+) -> Result<(ExitStatus, Vec<u8>), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |error: &dyn std::fmt::Display| format!("cannot run {program}: {error}");
     let mut mappings = Vec::new();
     for (child_fd, bytes) in contents {
         let parent_fd = memory(bytes).map_err(|error| failed(&error))?;
@@ -100,7 +109,7 @@ fn run(mut command: Command, contents: &[(i32, &[u8])]) -> Result<(ExitStatus, V
     }
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.fd_mappings(mappings).map_err(|error| failed(&error))?.spawn().map_err(|e| failed(&e))?;
-    let ended = wait(&mut child);
+    let ended = wait(&mut child, late);
     // It has ended, or must.
     drop(child.kill());
     drop(child.wait());
@@ -117,14 +126,12 @@ fn memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn wait(child: &mut Child) -> Result<ExitStatus, String> {
+fn wait(child: &mut Child, late: &str) -> Result<ExitStatus, String> {
     let begun = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),
-            Ok(None) if begun.elapsed() > PATIENCE => {
-                return Err("/dev/kvm opens, but a guest in it does not run".into());
-            }
+            Ok(None) if begun.elapsed() > PATIENCE => return Err(late.to_owned()),
             #[allow(clippy::disallowed_methods, reason = "runs on a worker thread, for milliseconds")]
             Ok(None) => std::thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error.to_string()),

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use banger_schemas::keeper::Launch;
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, OptionFuture};
+use nix::libc;
 use tempfile::TempDir;
 use tokio::net::unix::pipe;
 use tokio::process::Child;
@@ -23,7 +24,8 @@ use tokio::time::timeout;
 
 use super::process::{self, Surroundings};
 use super::{Agent, Backend, Files, Machine, pair};
-use crate::{life, tap};
+use crate::life;
+use crate::tap::{self, Offer};
 use api::Api;
 use requests::{Places, Request, requests};
 pub use vsock::Vsock;
@@ -46,22 +48,22 @@ impl Backend for Firecracker {
 async fn start(launch: &Launch, files: Files) -> io::Result<Machine> {
     // Two sockets are in it for the time of the start; then nothing of the VM is found by a name.
     let folder = private_folder()?;
-    let tap = files.tap.map(tap::place).transpose()?;
-    let (tap, namespaces) = tap.map_or((None, None), |place| (Some(place.name), place.namespaces));
+    let (offer, gate) = files.tap.map(tap::offer).transpose()?.unzip();
     let places = Places {
         kernel: files.kernel.as_raw_fd(),
         initramfs: files.initramfs.as_raw_fd(),
         image: files.image.as_raw_fd(),
         system: files.system.as_raw_fd(),
         work: files.work.as_raw_fd(),
-        tap,
     };
     let passed = vec![files.kernel, files.initramfs, files.image, files.system, files.work];
     let (console, stdout) = pair()?;
-    let surroundings = Surroundings { folder: folder.path(), stdout: Some(stdout), namespaces };
-    let (mut child, messages) = process::spawn(&launch.vmm, &arguments(), passed, surroundings)?;
+    let surroundings = Surroundings { folder: folder.path(), stdout: Some(stdout), gate };
+    let spawned = process::spawn(&launch.vmm, &arguments(), passed, surroundings);
+    let (mut child, messages) = spawned.map_err(not_alone)?;
     let requests = requests(launch, &places);
     let told = tokio::select! {
+        error = no_tap(offer) => Err(error),
         told = timeout(PATIENCE, tell(folder.path(), &requests)) => {
             told.unwrap_or_else(|_| Err(io::Error::other(format!("it did not start in {} s", PATIENCE.as_secs()))))
         }
@@ -83,6 +85,24 @@ fn private_folder() -> io::Result<TempDir> {
 fn arguments() -> Vec<String> {
     let words = ["--api-sock", api::SOCKET, "--log-path", "/proc/self/fd/2", "--level", "Error"];
     words.map(str::to_owned).to_vec()
+}
+
+/// The kernel lets one program answer for a process's system calls.
+fn not_alone(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => io::Error::other(
+            "whoever contains it answers for its system calls (a container manager, most likely), so it cannot be given its network device: take another backend, or no network",
+        ),
+        _ => error,
+    }
+}
+
+/// Hands the TAP over, if there is one; comes back only if that fails.
+async fn no_tap(offer: Option<Offer>) -> io::Error {
+    if let Some(Err(error)) = OptionFuture::from(offer.map(Offer::hand_over)).await {
+        return io::Error::new(error.kind(), format!("its network device cannot be handed over: {error}"));
+    }
+    std::future::pending().await
 }
 
 async fn tell(folder: &Path, requests: &[Request]) -> io::Result<Vsock> {

@@ -1,6 +1,6 @@
 //! What Firecracker is told before its guest runs: requests in their order, as a function of the launch.
 //!
-//! Nothing in them is a path of the host: files are opened again through `/proc/self/fd`, the vsock socket is in the
+//! Nothing in them is of the host: files are opened again through `/proc/self/fd`, the vsock socket is in the
 //! VMM's own folder. The order of the drives is the guest's order of names: `vda` image, `vdb` system, `vdc` work.
 
 use std::os::fd::RawFd;
@@ -12,6 +12,8 @@ use crate::backend::kernel;
 
 /// The vsock socket's name in the VMM's folder.
 pub(super) const VSOCK: &str = "vsock.sock";
+/// What the TAP is asked for by; it is handed over by its descriptor, whatever its name is.
+const TAP: &str = "tap";
 /// The guest's address on its vsock: the first that is nobody's (vsock(7)). Each VM has a vsock of its own.
 const GUEST: u32 = 3;
 
@@ -30,7 +32,6 @@ pub(super) struct Places {
     pub(super) image: RawFd,
     pub(super) system: RawFd,
     pub(super) work: RawFd,
-    pub(super) tap: Option<String>,
 }
 
 /// All of them, the start the last.
@@ -50,9 +51,9 @@ pub(super) fn requests(launch: &Launch, places: &Places) -> Vec<Request> {
         drive("system", places.system, false, own),
         drive("work", places.work, false, own),
     ];
-    if let (Some(tap), Some(mac)) = (&places.tap, launch.mac) {
+    if let Some(mac) = launch.mac {
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        let interface = json!({ "iface_id": "net", "host_dev_name": tap, "guest_mac": mac });
+        let interface = json!({ "iface_id": "net", "host_dev_name": TAP, "guest_mac": mac });
         all.push(put("/network-interfaces/net", interface));
     }
     all.push(put("/vsock", json!({ "guest_cid": GUEST, "uds_path": VSOCK })));
@@ -92,7 +93,7 @@ mod tests {
     use banger_schemas::keeper::Backend;
 
     fn places() -> Places {
-        Places { kernel: 10, initramfs: 11, image: 12, system: 13, work: 14, tap: Some("bg-a".into()) }
+        Places { kernel: 10, initramfs: 11, image: 12, system: 13, work: 14 }
     }
 
     fn body(all: &[Request], path: &str) -> Value {
@@ -132,16 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn the_tap_goes_by_its_name_and_without_one_there_is_no_network() {
+    fn the_hosts_name_of_the_tap_is_not_told_and_without_one_there_is_no_network() {
         let interface = body(&requests(&some_launch(Backend::Firecracker), &places()), "/network-interfaces/net");
         assert_eq!(
             (&interface["host_dev_name"], &interface["guest_mac"]),
-            (&json!("bg-a"), &json!("02:00:00:00:ab:01"))
+            (&json!("tap"), &json!("02:00:00:00:ab:01"))
         );
-        let without = requests(
-            &Launch { mac: None, tap: false, ..some_launch(Backend::Firecracker) },
-            &Places { tap: None, ..places() },
-        );
+        let without = requests(&Launch { mac: None, tap: false, ..some_launch(Backend::Firecracker) }, &places());
         assert_eq!(body(&without, "/network-interfaces/net"), Value::Null);
     }
 }

@@ -59,7 +59,7 @@ fn start(launch: &Launch, files: Files, tsc_khz: Option<u32>) -> io::Result<Mach
     let mut passed = vec![files.kernel, files.initramfs, files.image, files.system, files.work];
     passed.extend(files.tap);
     passed.extend([agent_vmm, console_vmm, qmp_vmm]);
-    let surroundings = Surroundings { folder: Path::new("/"), stdout: None, namespaces: None };
+    let surroundings = Surroundings { folder: Path::new("/"), stdout: None, gate: None };
     let (child, messages) = process::spawn(&launch.vmm, &arguments, passed, surroundings)?;
     let agent = Agent::Port(agent.into_std()?);
     Ok(Machine { child, control: Some(Box::new(Qmp::new(qmp))), agent, console, messages })
