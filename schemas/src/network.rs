@@ -14,6 +14,8 @@ pub const MANAGER: &str = "dev.banger.Network1.Manager";
 
 /// The bridge that the VMs' network devices are ports of.
 pub const BRIDGE: &str = "br-banger";
+/// What marks a link as banger's, where others have links too (`ip -d link`: alias).
+pub const MARK: &str = "banger";
 
 /// What a VM is given for its network, for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

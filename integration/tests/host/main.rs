@@ -4,6 +4,8 @@
 mod harness;
 mod install;
 mod machine;
+mod names;
+mod outside;
 mod polkit;
 mod subjects;
 mod survive;
