@@ -1,6 +1,7 @@
 //! A real host: Debian with systemd, a system bus and polkit. Only root can boot one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod firewalls;
 mod harness;
 mod install;
 mod machine;

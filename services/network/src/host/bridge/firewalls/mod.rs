@@ -34,7 +34,12 @@ pub(super) async fn ensure(
     records: &Records,
     mended: &mut Vec<String>,
 ) -> Result<Vec<String>, Error> {
-    let chains = look().await?;
+    let chains = match look().await {
+        Ok(chains) => chains,
+        Err(error) => {
+            return Ok(vec![format!("other firewalls' rules cannot be read, and may drop VMs' packets: {error}")]);
+        }
+    };
     let mut notes = Vec::new();
     for verdict in judge::judge(&chains, bridge) {
         match verdict {
@@ -115,12 +120,13 @@ fn bus(config: &Config) -> Result<&zbus::Connection, Error> {
 
 /// All chains, those that may matter with their rules.
 async fn look() -> Result<Vec<Chain>, Error> {
-    let chains = judge::chains(&nft::ask("list chains\n").await?);
-    let wanted = judge::worth_reading(&chains);
-    if wanted.is_empty() {
-        return Ok(chains);
+    let chains = judge::chains(&nft::ask("list chains").await?);
+    let mut rules = Vec::new();
+    // One by one: of several chains in one breath, nft 1.0.6 finds the last alone.
+    for list in judge::worth_reading(&chains) {
+        rules.extend(nft::ask(&list).await?);
     }
-    Ok(judge::with_rules(chains, &nft::ask(&wanted).await?))
+    Ok(judge::with_rules(chains, &rules))
 }
 
 #[cfg(test)]
