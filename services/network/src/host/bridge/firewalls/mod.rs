@@ -4,6 +4,8 @@
 //!
 //! What VMs may reach is decided in our own table, before or after; here everything of the bridge may pass.
 
+use std::path::Path;
+
 use banger_bus::Records;
 use banger_bus::records::Record;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use judge::{Chain, Place, Verdict};
 
 mod firewalld;
 mod judge;
+
+/// There when somebody has used the kernel's older packet filter since the boot, which nft does not know.
+const OLD_IPTABLES: &str = "/sys/module/iptable_filter";
 
 /// That a firewall was told of the bridge; its key is the place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +46,12 @@ pub(super) async fn ensure(
         }
     };
     let mut notes = Vec::new();
+    if Path::new(OLD_IPTABLES).exists() {
+        notes.push(format!(
+            "rules of the old iptables are in use, which only root can read: if VMs reach nothing, \
+             'sudo iptables-legacy -I FORWARD -i {bridge} -j ACCEPT' and '… -o {bridge} …' let them pass"
+        ));
+    }
     for verdict in judge::judge(&chains, bridge) {
         match verdict {
             Verdict::Unknown { table, chain } => notes.push(format!(
