@@ -106,7 +106,8 @@ pub trait Manager {
     fn notes(&self) -> zbus::Result<Vec<String>>;
 
     /// Puts back everything that was changed on this host, which no VM may need any more: bridge, rules, switches of
-    /// the kernel, what was said to other firewalls. For the end of an installation. Says what was undone. Repeatable.
+    /// the kernel, what was said to other firewalls. For the end of an installation: until the service is started anew, no
+    /// TAP is opened any more. Says what was undone. Repeatable.
     fn retract(&self, options: Dict) -> zbus::Result<Vec<String>>;
 
     /// `rootless`: a user and network namespace of the user's own; `bridge`: a bridge of the host.

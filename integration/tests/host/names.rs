@@ -64,6 +64,8 @@ fn a_machine_is_reached_by_its_name_from_any_program_of_the_host() {
     assert!(query.contains(address) && query.contains("protocol DNS"), "{query}");
     assert_ne!(host.run(["getent", "hosts", "other.vm"]).code, 0);
     assert!(outside::is_reached_from(&host, "box"));
+    let words = ["banger", "vm", "exec", "box", "--", "getent", "ahostsv4", "example.org"];
+    assert!(host.ok_as(ALICE, words).starts_with(outside::ADDRESS), "the machine asks whom the host asks");
     assert!(resolves_others(&host), "it asks us about nothing else");
     // Guests do not hear what the host looks for.
     let status = resolvectl(&host);
