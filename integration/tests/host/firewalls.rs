@@ -132,6 +132,14 @@ fn machines_pass_firewalld() {
     assert!(is_reached_from(&host, "box"));
     assert_eq!(notes(&host).trim(), "as 0");
     assert_eq!(host.ok(["firewall-cmd", "--get-zone-of-interface=br-banger"]).trim(), "trusted");
+    let zone = "org.fedoraproject.FirewallD1 /org/fedoraproject/FirewallD1 org.fedoraproject.FirewallD1.zone";
+    for (user, may) in [("banger-network", true), ("banger-dns", false), ("banger-vms", false), ("nobody", false)] {
+        let user = format!("--reuid={user}");
+        let call = format!("exec busctl call {zone} addInterface ss trusted x{may} 2>&1");
+        let said = host.run(["setpriv", &user, "--regid=nogroup", "--clear-groups", "sh", "-c", &call]);
+        assert_eq!(said.code == 0, may, "{user}: {}", said.stdout);
+    }
+    host.ok(["firewall-cmd", "--quiet", "--zone=trusted", "--remove-interface=xtrue"]);
     is_needed(&host, "firewall-cmd --quiet --zone=trusted --remove-interface=br-banger");
     host.ok(["firewall-cmd", "--reload"]);
     passes_soon(&host, "firewalld's reload");
