@@ -63,11 +63,22 @@ fn programs() -> Vec<Row> {
 
 async fn services(client: &Client) -> Vec<Row> {
     let mut rows = Vec::new();
-    rows.extend(backends(client).await.unwrap_or_else(|e| vec![Row::new(Verdict::Fail, "backend", e.message, "")]));
-    for row in [vm_network(client).await, names(client).await, disk(client).await, kept(client).await] {
-        rows.push(row.unwrap_or_else(|e| Row::new(Verdict::Fail, "services", e.message, "")));
+    let failed = |e: Error| Row::new(Verdict::Fail, "services", e.message, "");
+    rows.extend(backends(client).await.unwrap_or_else(|e| vec![failed(e)]));
+    rows.extend(vm_network(client).await.unwrap_or_else(|e| vec![failed(e)]));
+    rows.extend(names(client).await.unwrap_or_else(|e| vec![failed(e)]));
+    for row in [disk(client).await, kept(client).await] {
+        rows.push(row.unwrap_or_else(failed));
     }
     rows
+}
+
+/// A sentence of a service: what it found, and behind the colon what helps.
+fn note(what: &str, note: String) -> Row {
+    match note.split_once(": ") {
+        Some((found, cure)) => Row::new(Verdict::Warn, what, found, cure),
+        None => Row::new(Verdict::Warn, what, note, ""),
+    }
 }
 
 /// What is used, and each that could be.
@@ -91,19 +102,23 @@ async fn backends(client: &Client) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-async fn vm_network(client: &Client) -> Result<Row, Error> {
+async fn vm_network(client: &Client) -> Result<Vec<Row>, Error> {
     let network = network::ManagerProxy::new(&client.bus).await?;
     let (mode, refusal) = (network.mode().await?, network.probe().await?);
-    Ok(match refusal.split_once(". ") {
+    let able = match refusal.split_once(". ") {
         None if refusal.is_empty() => Row::new(Verdict::Pass, "network", mode, ""),
         Some((why, cure)) => Row::new(Verdict::Warn, "network", format!("VMs start without one: {why}"), cure),
         None => Row::new(Verdict::Warn, "network", format!("VMs start without one: {refusal}"), ""),
-    })
+    };
+    let notes = network.notes().await?.into_iter().map(|text| note("network", text));
+    Ok(std::iter::once(able).chain(notes).collect())
 }
 
-async fn names(client: &Client) -> Result<Row, Error> {
-    let listen = dns::ManagerProxy::new(&client.bus).await?.listen().await?;
-    Ok(Row::new(Verdict::Pass, "names", format!("*.{} answered on {listen}", dns::ZONE), ""))
+async fn names(client: &Client) -> Result<Vec<Row>, Error> {
+    let names = dns::ManagerProxy::new(&client.bus).await?;
+    let served = format!("*.{} answered on {}", dns::ZONE, names.listen().await?);
+    let notes = names.notes().await?.into_iter().map(|text| note("names", text));
+    Ok(std::iter::once(Row::new(Verdict::Pass, "names", served, "")).chain(notes).collect())
 }
 
 async fn disk(client: &Client) -> Result<Row, Error> {

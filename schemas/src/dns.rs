@@ -17,6 +17,9 @@ pub trait Manager {
     /// Name and address of every VM that is served, whose ever it is.
     fn list(&self) -> zbus::Result<Vec<(String, String)>>;
 
+    /// What keeps programs of this host from finding machines by their names, each as a sentence that says what helps.
+    fn notes(&self) -> zbus::Result<Vec<String>>;
+
     /// Where it listens, `ADDRESS:PORT`, UDP and TCP; empty while it does not.
     #[zbus(property(emits_changed_signal = "const"))]
     fn listen(&self) -> zbus::Result<String>;

@@ -14,6 +14,8 @@ pub const MANAGER: &str = "dev.banger.Network1.Manager";
 
 /// The bridge that the VMs' network devices are ports of.
 pub const BRIDGE: &str = "br-banger";
+/// What marks a link as banger's, where others have links too (`ip -d link`: alias).
+pub const MARK: &str = "banger";
 
 /// What a VM is given for its network, for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -104,7 +106,8 @@ pub trait Manager {
     fn notes(&self) -> zbus::Result<Vec<String>>;
 
     /// Puts back everything that was changed on this host, which no VM may need any more: bridge, rules, switches of
-    /// the kernel, what was said to other firewalls. For the end of an installation. Says what was undone. Repeatable.
+    /// the kernel, what was said to other firewalls. For the end of an installation: until the service is started anew, no
+    /// TAP is opened any more. Says what was undone. Repeatable.
     fn retract(&self, options: Dict) -> zbus::Result<Vec<String>>;
 
     /// `rootless`: a user and network namespace of the user's own; `bridge`: a bridge of the host.

@@ -99,9 +99,21 @@ mke2fs -q -t ext4 -d "$files" disk 6G
 rm -rf "$files"
 "#;
 
+/// Others' firewalls. None of them runs until a test starts it.
+const FIREWALL_PACKAGES: &[&str] = &["ufw", "firewalld", "docker.io"];
+
+const SETTLE_FIREWALLS: &str = r#"
+systemctl disable ufw.service firewalld.service docker.service docker.socket containerd.service
+"#;
+
 /// The root for containers.
 pub(super) fn container() -> PathBuf {
     made("host", "", &[], "")
+}
+
+/// The same with others' firewalls.
+pub(super) fn container_with_firewalls() -> PathBuf {
+    made("firewalls", "", FIREWALL_PACKAGES, SETTLE_FIREWALLS)
 }
 
 /// What a machine of its own is started with.

@@ -18,6 +18,8 @@ use crate::{Output, leftovers, within};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     pub bus: Bus,
+    /// Whether ufw, firewalld and Docker are installed, none of which runs.
+    pub firewalls: bool,
 }
 
 /// The program that is the system bus.
@@ -60,7 +62,8 @@ impl Host {
     /// Boots one, and waits until all is up that its boot starts.
     pub fn boot(options: Options) -> Self {
         assert!(geteuid().is_root(), "a host needs root: run its tests as root, or leave them out");
-        let (base, folder) = (base::container(), Folder::new());
+        let base = if options.firewalls { base::container_with_firewalls() } else { base::container() };
+        let folder = Folder::new();
         let container = Container::start(&base, folder.place(), folder.groups(), options.bus);
         let host = Host::up(folder, Box::new(container), Duration::from_secs(60));
         if Path::new("/dev/kvm").exists() {

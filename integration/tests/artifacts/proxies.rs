@@ -92,7 +92,7 @@ macro_rules! call {
 async fn the_proxies_ask_and_understand_what_the_documents_say() {
     let mirror = Mirror::new().await;
     let none = Dict::new;
-    call!(mirror, dns::ManagerProxy<'_>, list(), listen());
+    call!(mirror, dns::ManagerProxy<'_>, list(), listen(), notes());
     call!(
         mirror,
         images::ManagerProxy<'_>,

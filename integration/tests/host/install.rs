@@ -53,7 +53,7 @@ pub(crate) fn rows(host: &Host, verdict: &str) -> Vec<(String, String)> {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn with_either_bus_it_comes_once_and_goes_without_a_trace() {
     for bus in [Bus::Daemon, Bus::Broker] {
-        let host = Host::boot(Options { bus });
+        let host = Host::boot(Options { bus, ..Options::default() });
         let before = contents(&host);
         ok(&host, &["install", "--owner", "alice"]);
         assert!(host.ok(["id", "-nG", "alice"]).split_whitespace().any(|group| group == "banger"));

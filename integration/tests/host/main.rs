@@ -3,11 +3,14 @@
 
 mod faults;
 mod backends;
+mod firewalls;
 mod harness;
 mod impostor;
 mod install;
 mod machine;
 mod package;
+mod names;
+mod outside;
 mod polkit;
 mod subjects;
 mod survive;

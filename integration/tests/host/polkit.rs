@@ -25,6 +25,7 @@ use Rule::{Ask, Own, Owned};
 
 const RULES: &[(&str, &str, Rule)] = &[
     ("dev.banger.Dns1.Manager", "List", Ask(VIEW_ALL)),
+    ("dev.banger.Dns1.Manager", "Notes", Ask(VIEW)),
     ("dev.banger.Images1.Manager", "Pull", Ask(IMAGE_PULL)),
     ("dev.banger.Images1.Manager", "PullKernel", Ask(IMAGE_PULL)),
     ("dev.banger.Images1.Manager", "List", Ask(IMAGE_VIEW)),

@@ -59,7 +59,7 @@ fn every_subject_is_what_it_says_to_polkit() {
         (Who::Nobody, No, Challenge),
     ];
     for bus in [Bus::Daemon, Bus::Broker] {
-        let host = Host::boot(Options { bus });
+        let host = Host::boot(Options { bus, ..Options::default() });
         host.write("/usr/share/polkit-1/actions/org.example.policy", ACTIONS);
         host.write("/etc/polkit-1/rules.d/10-example.rules", RULES);
         host.sh("groupadd members; usermod --append --groups members alice");

@@ -4,6 +4,7 @@
 //! well-known name anybody could claim to be the owner. VMs outlive the service, so the answers stay when the owner
 //! goes and are replaced as a whole by what its successor lists.
 
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -15,15 +16,14 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 use zbus::fdo::ManagedObjects;
 use zbus::message::Type;
-use zbus::names::{BusName, OwnedUniqueName, UniqueName};
-use zbus::wire::Optional;
+use zbus::names::OwnedUniqueName;
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use crate::actor::{Learned, Names};
+use crate::owners::Owners;
 use crate::signals::{News, listing, news};
 use crate::table::Event;
 
-const BUS: &str = "org.freedesktop.DBus";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Rest before the next try with an owner that failed us, doubled each time; and between two listings.
 const FIRST_REST: Duration = Duration::from_millis(250);
@@ -31,63 +31,33 @@ const LAST_REST: Duration = Duration::from_secs(30);
 /// Signals that may wait; beyond it the whole connection waits.
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
-/// Follows every owner that Vms1 has, until the bus goes away.
+/// Follows every owner that Vms1 has.
 pub(crate) async fn follow(service: Service, door: Door<Names>) {
-    while let Err(error) = follow_owners(&service, &door).await {
-        tracing::warn!(%error, "cannot follow {}: trying again", vms::NAME);
+    loop {
+        match follow_owners(&service, &door).await {
+            Ok(never) => match never {},
+            Err(error) => tracing::warn!(%error, "cannot follow {}: trying again", vms::NAME),
+        }
         tokio::time::sleep(LAST_REST).await;
     }
 }
 
-async fn follow_owners(service: &Service, door: &Door<Names>) -> Result<()> {
+async fn follow_owners(service: &Service, door: &Door<Names>) -> Result<Infallible> {
     let connection = service.connection();
-    let rule = MatchRule::builder()
-        .msg_type(Type::Signal)
-        .sender(BUS)
-        .interface(BUS)
-        .member("NameOwnerChanged")
-        .arg(0, vms::NAME)
-        .build()?;
-    let mut changes = MessageStream::for_match_rule(rule, connection, None).await?;
-    let name = BusName::try_from(vms::NAME).map_err(Error::internal)?;
-    let mut owner = match service.bus().get_name_owner(name).await {
-        Ok(owner) => Some(owner),
-        // The usual case at start.
-        Err(zbus::fdo::Error::NameHasNoOwner(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let mut owners = Owners::of(service, vms::NAME).await?;
     loop {
-        let change = match &owner {
-            None => changes.next().await,
+        match owners.now.clone() {
+            None => owners.changed().await?,
             Some(owner) => tokio::select! {
-                change = changes.next() => change,
-                never = follow_owner(connection, owner, door) => match never {},
+                changed = owners.changed() => changed?,
+                never = follow_owner(connection, &owner, door) => match never {},
             },
-        };
-        match change {
-            None => return Ok(()),
-            Some(Ok(message)) => owner = successor(&message).unwrap_or(owner),
-            Some(Err(error)) => return Err(error.into()),
         }
     }
 }
 
-/// The new owner, if it is the bus that says so.
-fn successor(message: &Message) -> Option<Option<OwnedUniqueName>> {
-    if message.header().sender().is_none_or(|sender| sender != BUS) {
-        return None;
-    }
-    let body = message.body();
-    let (_name, _old, new): (&str, &str, Optional<UniqueName<'_>>) = body.deserialize().ok()?;
-    Some(Option::from(new).map(|name: UniqueName<'_>| name.to_owned().into()))
-}
-
 /// Follows one owner; what fails is tried again, since it may only have been slow.
-async fn follow_owner(
-    connection: &Connection,
-    owner: &OwnedUniqueName,
-    door: &Door<Names>,
-) -> std::convert::Infallible {
+async fn follow_owner(connection: &Connection, owner: &OwnedUniqueName, door: &Door<Names>) -> Infallible {
     let mut rest = FIRST_REST;
     loop {
         let begun = Instant::now();

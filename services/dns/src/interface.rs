@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use banger_bus::Service;
-use banger_schemas::action::VIEW_ALL;
+use banger_schemas::action::{VIEW, VIEW_ALL};
 use banger_schemas::error::Result;
 use tokio::sync::watch;
 use zbus::interface;
@@ -16,11 +16,17 @@ pub(crate) struct Manager {
     service: Service,
     listen: String,
     zones: watch::Receiver<Arc<Zone>>,
+    notes: watch::Receiver<Vec<String>>,
 }
 
 impl Manager {
-    pub(crate) fn new(service: Service, listen: String, zones: watch::Receiver<Arc<Zone>>) -> Self {
-        Manager { service, listen, zones }
+    pub(crate) fn new(
+        service: Service,
+        listen: String,
+        zones: watch::Receiver<Arc<Zone>>,
+        notes: watch::Receiver<Vec<String>>,
+    ) -> Self {
+        Manager { service, listen, zones, notes }
     }
 }
 
@@ -32,6 +38,13 @@ impl Manager {
         self.service.authorize(&header, VIEW_ALL, &[]).await?;
         let zone = self.zones.borrow().clone();
         Ok(zone.hosts().map(|(name, address)| (name.to_string(), address.to_string())).collect())
+    }
+
+    /// What keeps programs of this host from finding machines by their names, each as a sentence that says what helps.
+    #[zbus(out_args("notes"))]
+    async fn notes(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<String>> {
+        self.service.authorize(&header, VIEW, &[]).await?;
+        Ok(self.notes.borrow().clone())
     }
 
     /// Where it listens, `ADDRESS:PORT`, UDP and TCP; empty while it does not.

@@ -89,7 +89,8 @@ impl Manager {
     }
 
     /// Puts back everything that was changed on this host, which no VM may need any more: bridge, rules, switches of
-    /// the kernel, what was said to other firewalls. For the end of an installation. Says what was undone. Repeatable.
+    /// the kernel, what was said to other firewalls. For the end of an installation: until the service is started anew, no
+    /// TAP is opened any more. Says what was undone. Repeatable.
     #[zbus(out_args("undone"))]
     async fn retract(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Vec<String>> {
         self.service.authorize(&header, LEASES, &[]).await?;

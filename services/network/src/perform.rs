@@ -41,7 +41,14 @@ pub(crate) struct Effects {
     /// What the network lacks, as it was last found.
     notes: Arc<watch::Sender<Vec<String>>>,
     /// Changes of the host are made one after the other.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Mutex<Turn>>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// The host was put back for good: whoever still starts a VM would have it all made again behind the uninstaller's
+    /// back.
+    over: bool,
 }
 
 impl Effects {
@@ -110,8 +117,13 @@ impl Effects {
 
     /// Makes the VM's TAP, or takes the one that is there, and publishes its ports.
     pub(crate) async fn open(self, vm: VmId, lease: LeaseRecord) -> Result<OwnedFd> {
+        let turn = self.turn.lock().await;
+        if turn.over {
+            let message = "the VM network was taken away for the end of the installation: if banger is to go on, \
+                           'sudo systemctl restart banger-network' brings it back";
+            return Err(Error::new(Kind::Gone, message));
+        }
         self.record(vm.clone(), lease.clone(), None).await?;
-        let _turn = self.turn.lock().await;
         self.apply().await?;
         let tap = self.host.add_tap(&vm).await?;
         for publication in publications(&lease) {
@@ -196,14 +208,15 @@ impl Effects {
         Ok(self.host.lost().await?)
     }
 
-    /// Removes everything, and puts back what was changed for it; refused while a VM needs it.
+    /// Removes everything, puts back what was changed for it, and makes nothing any more; refused while a VM needs it.
     pub(crate) async fn retract(self) -> Result<Vec<String>> {
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
         let open = self.rules.borrow().guests.len();
         if open > 0 {
             let message = format!("{open} VMs have a network: stop them first (banger vm stop --all)");
             return Err(Error::new(Kind::InUse, message));
         }
+        turn.over = true;
         Ok(self.host.down().await?)
     }
 
@@ -215,5 +228,38 @@ impl Effects {
         {
             tracing::warn!(%error, "the network stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Fake;
+    use crate::render::{Guest, Reach};
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn what_was_put_back_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("network.redb")).unwrap();
+        let host = Arc::new(Fake::default());
+        let effects = Effects::new(host.clone(), records.clone(), Ruleset::default());
+        let vm: VmId = "aaaaaaaaaa".parse().unwrap();
+        let address = Ipv4Addr::new(172, 16, 0, 2);
+        let lease = LeaseRecord { address, host_address: None, ports: vec![], open: true, nat: true };
+        effects.clone().open(vm.clone(), lease.clone()).await.unwrap();
+
+        let guest = Guest { vm: vm.clone(), mac: [2, 0, 0, 0, 0, 2], address, reach: Reach::Internet };
+        effects.want(Ruleset { guests: vec![guest], ..Ruleset::default() });
+        assert_eq!(effects.clone().retract().await.unwrap_err().kind, Kind::InUse);
+        effects.clone().open(vm.clone(), lease.clone()).await.unwrap();
+
+        effects.want(Ruleset::default());
+        effects.clone().release(vm.clone(), lease.clone()).await.unwrap();
+        effects.clone().retract().await.unwrap();
+        let refused = effects.clone().open(vm.clone(), lease).await.unwrap_err();
+        assert!(refused.kind == Kind::Gone && refused.message.contains("restart banger-network"), "{refused}");
+        assert!(!host.state().namespace && records.all::<LeaseRecord>().await.unwrap().is_empty());
+        effects.retract().await.unwrap();
     }
 }

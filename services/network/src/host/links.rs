@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use banger_schemas::network::MARK;
 use futures_util::TryStreamExt;
 use nix::libc;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
@@ -17,9 +18,6 @@ use super::Error;
 pub const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Whether bridged frames go through the packet rules too. They have their own table, and routed ones would count twice.
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-
-/// What marks a link as banger's, where others have links too (`ip -d link`: alias).
-pub const MARK: &str = "banger";
 
 /// A link as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,9 +28,10 @@ pub async fn loaded() -> Result<bool, Error> {
     Ok(has("table ip banger") && has("table bridge banger"))
 }
 
-/// What nft answers to these commands, one document each (libnftables-json(5)).
-pub async fn ask(commands: &str) -> Result<Vec<Value>, Error> {
-    let output = run(&["-j", "-f", "-"], commands).await?;
+/// What nft answers to this command (libnftables-json(5)).
+pub async fn ask(command: &str) -> Result<Vec<Value>, Error> {
+    // As an argument: of a pipe, nft reads commands as JSON first, and then finds it empty.
+    let output = run(&["-j", command], "").await?;
     let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
     documents.collect::<Result<_, _>>().map_err(|e| Error::Nft(format!("an unreadable list: {e}")))
 }

@@ -116,6 +116,7 @@ async fn a_tap_is_kept_isolated_and_nobody_elses() {
     soon("warm TAPs", || async { host.run("ip -o link").matches("bg-warm").count() == 2 }).await;
     // The second one is a warm one by another name.
     let other = host.bridge.add_tap(&b.vm).await.unwrap();
+    assert_eq!(host.run("ip -6 -o addr show scope link | grep -E 'bg-|br-banger' || true"), "");
     ask_who_has(&tap, a.mac, a.address, gateway);
     assert!(hears_arp_from(&tap, gateway));
     ask_who_has(&other, b.mac, b.address, gateway);

@@ -1,4 +1,4 @@
-//! Switches of the kernel: packets are forwarded, and IPv6 is none of the bridge's.
+//! Switches of the kernel: packets are forwarded, and IPv6 is not for the bridge and its ports.
 //!
 //! Forwarding is the host's as a whole. That of the bridge alone would not do: answers come in by the uplink, which
 //! must forward too, and which link that is changes with every cable, radio and tunnel.
@@ -53,10 +53,10 @@ pub(super) async fn undo(records: &Records) -> Result<Vec<String>, Error> {
     Ok(undone)
 }
 
-/// Leaves the bridge without IPv6: guests have none, and the host's link-local address would be one more of its own
-/// that they must not reach.
-pub(super) fn without_ipv6(bridge: &str) -> Result<(), Error> {
-    let switch = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
+/// Leaves a link without IPv6: guests have none, and the host's link-local address would be one more of its own that
+/// they must not reach, and one more that the host says things from (which names it looks for, by LLMNR).
+pub(super) fn without_ipv6(link: &str) -> Result<(), Error> {
+    let switch = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
     match fs::write(Path::new(&switch), "1") {
         // A kernel without it.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

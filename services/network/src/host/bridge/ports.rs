@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use banger_schemas::VmId;
 
+use super::forward;
 use crate::host::links::{Link, Links};
 use crate::host::{Error, tap};
 
@@ -14,6 +15,7 @@ pub(super) async fn make(links: &Links, name: &str, bridge: &str) -> Result<Owne
     let tap = tap::attach(name).map_err(|e| tap::failed(name, &e))?;
     tap::own(&tap).map_err(|e| tap::failed(name, &e))?;
     links.mark(name).await?;
+    forward::without_ipv6(name)?;
     links.isolated(name, bridge).await?;
     Ok(tap)
 }

@@ -199,10 +199,10 @@ pub(super) fn chains(documents: &[Value]) -> Vec<Chain> {
 }
 
 /// Commands that list the chains whose rules matter.
-pub(super) fn worth_reading(chains: &[Chain]) -> String {
+pub(super) fn worth_reading(chains: &[Chain]) -> Vec<String> {
     let places = [Place::Docker, Place::Ufw].into_iter().filter_map(|place| place.find(chains));
     let all = chains.iter().filter(|chain| chain.forwards()).chain(places);
-    all.map(|chain| format!("list chain {} {} {}\n", chain.family, chain.table, chain.name)).collect()
+    all.map(|chain| format!("list chain {} {} {}", chain.family, chain.table, chain.name)).collect()
 }
 
 /// The chains with the rules that were listed.

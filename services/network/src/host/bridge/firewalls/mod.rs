@@ -4,6 +4,8 @@
 //!
 //! What VMs may reach is decided in our own table, before or after; here everything of the bridge may pass.
 
+use std::path::Path;
+
 use banger_bus::Records;
 use banger_bus::records::Record;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use judge::{Chain, Place, Verdict};
 
 mod firewalld;
 mod judge;
+
+/// There when somebody has used the kernel's older packet filter since the boot, which nft does not know.
+const OLD_IPTABLES: &str = "/sys/module/iptable_filter";
 
 /// That a firewall was told of the bridge; its key is the place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +39,19 @@ pub(super) async fn ensure(
     records: &Records,
     mended: &mut Vec<String>,
 ) -> Result<Vec<String>, Error> {
-    let chains = look().await?;
+    let chains = match look().await {
+        Ok(chains) => chains,
+        Err(error) => {
+            return Ok(vec![format!("other firewalls' rules cannot be read, and may drop VMs' packets: {error}")]);
+        }
+    };
     let mut notes = Vec::new();
+    if Path::new(OLD_IPTABLES).exists() {
+        notes.push(format!(
+            "rules of the old iptables are in use, which only root can read: if VMs reach nothing, \
+             'sudo iptables-legacy -I FORWARD -i {bridge} -j ACCEPT' and '… -o {bridge} …' let them pass"
+        ));
+    }
     for verdict in judge::judge(&chains, bridge) {
         match verdict {
             Verdict::Unknown { table, chain } => notes.push(format!(
@@ -115,12 +131,13 @@ fn bus(config: &Config) -> Result<&zbus::Connection, Error> {
 
 /// All chains, those that may matter with their rules.
 async fn look() -> Result<Vec<Chain>, Error> {
-    let chains = judge::chains(&nft::ask("list chains\n").await?);
-    let wanted = judge::worth_reading(&chains);
-    if wanted.is_empty() {
-        return Ok(chains);
+    let chains = judge::chains(&nft::ask("list chains").await?);
+    let mut rules = Vec::new();
+    // One by one: of several chains in one breath, nft 1.0.6 finds the last alone.
+    for list in judge::worth_reading(&chains) {
+        rules.extend(nft::ask(&list).await?);
     }
-    Ok(judge::with_rules(chains, &nft::ask(&wanted).await?))
+    Ok(judge::with_rules(chains, &rules))
 }
 
 #[cfg(test)]
