@@ -3,6 +3,7 @@
 
 mod harness;
 mod install;
+mod load;
 mod machine;
 mod package;
 mod polkit;
