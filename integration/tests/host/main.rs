@@ -7,6 +7,7 @@ mod firewalls;
 mod harness;
 mod impostor;
 mod install;
+mod load;
 mod machine;
 mod package;
 mod names;
