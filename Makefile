@@ -90,6 +90,10 @@ test-firecracker: packages nextest build ## The life of a machine with a real Fi
 	[ -n "$$BANGER_TEST_FIRECRACKER" ] || { echo "no Firecracker on PATH: BANGER_TEST_FIRECRACKER says where one is"; exit 1; }; \
 	cargo nextest run -p banger-integration --test host --run-ignored only -E 'test(lives_with_firecracker)'
 
+.PHONY: test-full
+test-full: ## The same, with all of the long matrices of which `test` takes a part that is another one each day
+	BANGER_TEST_FULL=1 $(MAKE) --no-print-directory test
+
 # For each target; all of them take a minute on two cores.
 FUZZ_MS ?= 7000
 .PHONY: fuzz
