@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::process::Command;
 use std::time::Duration;
 
-use banger_integration::{Banger, Who, eventually};
+use banger_integration::{Banger, Who, eventually, within};
 
 /// Serves one line to everybody, in the background of a guest.
 fn serve(banger: &Banger, vm: &str, port: u16, line: &str) {
@@ -62,8 +62,11 @@ fn dig(banger: &Banger, name: &str, tcp: bool) -> String {
 fn is_named(banger: &Banger, vm: &str) {
     let address = banger.show(vm)["host_address"].as_str().unwrap().to_owned();
     for tcp in [false, true] {
-        let answer = dig(banger, &format!("{vm}.vm"), tcp);
-        assert!(answer.contains("status: NOERROR") && answer.contains(&format!("A\t{address}")), "{answer}");
+        // What a service that has just come knows, it has heard of the supervisor: within a second, and a process's start.
+        within(Duration::from_secs(3), "the name is known", || {
+            let answer = dig(banger, &format!("{vm}.vm"), tcp);
+            answer.contains("status: NOERROR") && answer.contains(&format!("A\t{address}"))
+        });
     }
 }
 
