@@ -2,6 +2,7 @@
 //! objects, the glue between D-Bus faces and actors, records, traces. Knows no capability by name.
 #![forbid(unsafe_code)]
 
+mod again;
 pub mod authorize;
 pub mod caller;
 pub mod dirs;
@@ -20,6 +21,7 @@ pub mod service;
 pub mod trace;
 mod watched;
 
+pub use again::again;
 pub use authorize::Authorizer;
 pub use caller::Caller;
 pub use dirs::Dirs;

@@ -1,10 +1,8 @@
 //! Which banger is spoken to: the system's if and only if it is there; else this user's own.
 
-use std::time::Duration;
-
-use banger_bus::Dirs;
 use banger_bus::service::Address;
 use banger_bus::trace::options;
+use banger_bus::{Dirs, again};
 use banger_schemas::error::Error;
 use banger_schemas::options::Dict;
 use banger_schemas::{error::Kind, vms};
@@ -101,26 +99,6 @@ impl Client {
     pub(crate) async fn vm_at(&self, path: OwnedObjectPath) -> Result<vms::VmProxy<'static>, Failure> {
         Ok(vms::VmProxy::builder(&self.bus).path(path).build().await?)
     }
-}
-
-/// A service that went away with its answer is asked again as often as this, with a rest after each: the bus starts it.
-const TRIES: u32 = 50;
-const REST: Duration = Duration::from_millis(200);
-
-/// Asks, and asks again where the service went away meanwhile.
-pub(crate) async fn again<T>(ask: impl AsyncFn() -> zbus::Result<T>) -> zbus::Result<T> {
-    let mut lost = false;
-    for _ in 0..TRIES {
-        let answer = ask().await;
-        let Err(zbus::Error::FDO(error)) = &answer else { return answer };
-        match **error {
-            fdo::Error::NoReply(_) => lost = true,
-            fdo::Error::ServiceUnknown(_) if lost => {}
-            _ => return answer,
-        }
-        tokio::time::sleep(REST).await;
-    }
-    ask().await
 }
 
 /// The system bus, if Vms1 is owned or can be activated there. No bus, or none with banger, is ordinary; an

@@ -1,7 +1,5 @@
 //! The client's side of a job: wait for its end, and hear of its progress.
 
-use std::time::Duration;
-
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::{JobProxy, Progress, outcome};
 use banger_schemas::options::Dict;
@@ -9,9 +7,7 @@ use futures_util::StreamExt;
 use zbus::Connection;
 use zbus::wire::OwnedObjectPath;
 
-/// A service that went away is asked for as often as this, with a rest after each; the bus starts it again.
-const TRIES: u32 = 50;
-const REST: Duration = Duration::from_millis(200);
+use crate::again;
 
 /// Waits for a job of `service` to end. There is no deadline: a service that goes away and does not come back ends the
 /// wait, or one that comes back without the job.
@@ -40,19 +36,15 @@ pub async fn follow(
 /// The end of a job. A method call has a deadline and this wait has none, so it is asked again; and so it is where the
 /// service went away meanwhile: a job outlives it.
 async fn ended(service: &str, job: &JobProxy<'_>) -> Result<Dict> {
-    let mut lost = 0;
     loop {
-        let error = match job.wait().await {
+        let error = match again(|| job.wait()).await {
             Ok(reply) => return outcome(reply),
             Err(error) => Error::from(error),
         };
         match error.kind {
             Kind::Timeout => {}
-            Kind::Unavailable if lost < TRIES => {
-                lost += 1;
-                tokio::time::sleep(REST).await;
-            }
-            Kind::Unavailable | Kind::NotFound if lost > 0 => {
+            // It did not come back, or not with the job.
+            Kind::Unavailable | Kind::NotFound => {
                 return Err(Error::new(Kind::Unavailable, format!("{service} went away while it worked")));
             }
             _ => return Err(error),

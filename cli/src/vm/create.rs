@@ -1,5 +1,6 @@
 //! `banger vm create`, and what `run` shares with it: the machine's specification.
 
+use banger_bus::again;
 use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::size::{self, Mib};
@@ -9,7 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use zbus::wire::OwnedObjectPath;
 
 use super::show;
-use crate::client::{Client, again};
+use crate::client::Client;
 use crate::error::Failure;
 use crate::progress::{self, Interrupts};
 use crate::view::{note, out, print_fields};

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use banger_integration::host::{Host, User, Who};
+use banger_integration::host::{Host, Who};
 use banger_integration::{eventually, within};
 use serde_json::Value;
 
-use crate::vms::{boot_id, host};
+use crate::vms::{ALICE, boot_id, host};
 
-const ALICE: Who = Who::NoSession(User::Alice);
 /// Where the Firecracker to test with is.
 const FIRECRACKER: &str = "BANGER_TEST_FIRECRACKER";
 /// Emulated twice over, everything takes its time.

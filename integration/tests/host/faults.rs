@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use banger_integration::host::{Host, User, Who};
+use banger_integration::host::Host;
 use banger_integration::{eventually, sample, within};
 
-use crate::vms::host;
+use crate::vms::{ALICE, host};
 
-const ALICE: Who = Who::NoSession(User::Alice);
 /// The four that work for a machine's life.
 const SERVICES: [&str; 4] = ["network", "storage", "images", "vms"];
 /// Of all steps, a run takes about this many.
@@ -62,14 +61,13 @@ fn is_whole_or_gone(host: &Host, told: &str) {
                  busctl call dev.banger.Network1 /dev/banger/Network1 dev.banger.Network1.Manager Holders | grep -v '^as 0' || true
                  busctl call dev.banger.Images1 /dev/banger/Images1 dev.banger.Images1.Manager Holders | grep -v '^as 0' || true")
     };
-    let names = |text: String| text.lines().filter(|l| !l.ends_with(':') && !l.is_empty()).count();
-    let mut last = String::new();
     within(Duration::from_secs(30), &format!("nothing is left; {told}"), || {
-        last = left();
-        if names(last.clone()) > 0 {
-            println!("{last}");
+        let left = left();
+        let of_machines = left.lines().filter(|line| !line.ends_with(':') && !line.is_empty()).count();
+        if of_machines > 0 {
+            println!("{left}");
         }
-        names(last.clone()) == 0
+        of_machines == 0
     });
 }
 

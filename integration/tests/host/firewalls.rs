@@ -4,14 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use banger_integration::host::{Host, Options, User, Who};
+use banger_integration::host::{Host, Options, Who};
 use banger_integration::{eventually, within};
 use serde_json::Value;
 
 use crate::outside::{Outside, is_reached_from};
-use crate::vms::machine;
-
-const ALICE: Who = Who::NoSession(User::Alice);
+use crate::vms::{ALICE, machine};
 
 /// A host with firewalls beside banger, none of which runs yet.
 fn host() -> Host {

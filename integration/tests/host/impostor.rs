@@ -3,12 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use banger_integration::host::{Host, User, Who};
+use banger_integration::host::{Host, Who};
 use banger_integration::{dist, sample};
 
-use crate::vms::{host, machine};
-
-const ALICE: Who = Who::NoSession(User::Alice);
+use crate::vms::{ALICE, host, machine};
 
 /// See `examples/impostor.rs`.
 const LIES: [&str; 14] = [

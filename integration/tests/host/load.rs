@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use banger_integration::host::{Host, Options, User, Who};
 
-const ALICE: Who = Who::NoSession(User::Alice);
+use crate::vms::ALICE;
+
 const BOB: Who = Who::NoSession(User::Bob);
 
 /// How much a service may grow for clients that do harm, in KiB.

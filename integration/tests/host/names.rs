@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use banger_integration::host::{Host, Options, Running, User, Who};
+use banger_integration::host::{Host, Options, Running, Who};
 use banger_integration::{eventually, within};
 
 use crate::outside::{self, Outside};
-use crate::vms::{host, machine};
-
-const ALICE: Who = Who::NoSession(User::Alice);
+use crate::vms::{ALICE, host, machine};
 
 /// A web server in the guest, of what every Debian has.
 const SERVE: &str = r#"use IO::Socket::INET; $| = 1;

@@ -5,12 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use banger_integration::dist;
-use banger_integration::host::{Host, Options, User, Who};
+use banger_integration::host::{Host, Options, Who};
 
 use crate::install::{contents, differences, rows};
-use crate::vms::{boot_id, machine};
-
-const ALICE: Who = Who::NoSession(User::Alice);
+use crate::vms::{ALICE, boot_id, machine};
 
 /// Made of the build that is tested, and without an error of lintian's.
 fn package(folder: &tempfile::TempDir) -> PathBuf {

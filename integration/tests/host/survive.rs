@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use banger_integration::host::{Host, User, Who};
+use banger_integration::host::Host;
 use banger_integration::{eventually, within};
 
-use crate::vms::{boot_id, host, machine};
+use crate::vms::{ALICE, boot_id, host, machine};
 
-const ALICE: Who = Who::NoSession(User::Alice);
 const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
 
 fn units() -> Vec<String> {

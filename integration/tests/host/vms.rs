@@ -5,7 +5,7 @@ use std::time::Duration;
 use banger_integration::host::{Host, Options, User, Who};
 use banger_integration::{dist, eventually, within};
 
-const ALICE: Who = Who::NoSession(User::Alice);
+pub(crate) const ALICE: Who = Who::NoSession(User::Alice);
 
 /// A host with banger, and the small image.
 pub(crate) fn host() -> Host {
