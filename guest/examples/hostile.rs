@@ -122,7 +122,7 @@ impl Agent {
                 self.data(stream, ACK, &encode_frame(&ExecOutput::Started { pid: 1 })?)?;
                 self.harm(stream, word.as_deref().unwrap_or_default())
             }
-            Request::Status | Request::Shutdown { .. } => Ok(()),
+            Request::Status | Request::Shutdown { .. } | Request::Prepare => Ok(()),
         }
     }
 

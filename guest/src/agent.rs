@@ -52,12 +52,12 @@ fn survivable() -> SigSet {
     [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().collect()
 }
 
-async fn serve(door: UnixStream, start: Start) -> io::Result<()> {
-    let guest = Rc::new(Guest::new(start.root, Door::new(door)?));
+async fn serve(door: UnixStream, mut start: Start) -> io::Result<()> {
+    let guest = Rc::new(Guest::new(start.root, start.loaded.clone(), Door::new(door)?));
     let by_vsock = guest.clone();
     tokio::task::spawn_local(async move {
         // An error is an end too: the sender is gone after its work.
-        let _ = start.loaded.await;
+        let _ = start.loaded.wait_for(|loaded| *loaded).await;
         if let Err(error) = vsock::serve(by_vsock).await {
             log::info(&format!("no vsock: {error}"));
         }

@@ -36,6 +36,7 @@ enum Phase {
 
 pub(crate) struct Guest {
     who: Mutex<Who>,
+    loaded: watch::Receiver<bool>,
     phase: Cell<Phase>,
     door: Door,
     pub(crate) progress: Progress,
@@ -44,9 +45,15 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(assembling: oneshot::Receiver<Result<Root, RootError>>, door: Door) -> Self {
+    /// `loaded`: whether all drivers are.
+    pub(crate) fn new(
+        assembling: oneshot::Receiver<Result<Root, RootError>>,
+        loaded: watch::Receiver<bool>,
+        door: Door,
+    ) -> Self {
         Guest {
             who: Mutex::new(Who::Anonymous(assembling)),
+            loaded,
             phase: Cell::new(Phase::Anonymous),
             door,
             progress: Progress::default(),
@@ -104,27 +111,37 @@ impl Guest {
         self.phase.get() != Phase::Anonymous
     }
 
-    /// How the guest does. Without an identity that is refused, but not before the disks are mounted: who makes
-    /// a template learns from the refusal that it may freeze the guest now.
+    /// How the guest does. Without an identity that is refused.
     pub(crate) async fn status(&self) -> Reply {
+        match &*self.who.lock().await {
+            Who::Known { ready, .. } => Reply::Status(Status {
+                boot_id: ready.boot_id.clone(),
+                system: self.progress.state(),
+                uptime_ms: uptime_ms(),
+            }),
+            _ => Reply::Refused("the guest has no identity yet".into()),
+        }
+    }
+
+    /// Does all that can be done for an identity that is yet to come: disks, drivers, and what a first command reads.
+    pub(crate) async fn prepare(&self) -> Reply {
         let mut who = self.who.lock().await;
         who.settle().await;
         match &*who {
-            Who::Known { ready, .. } => {
-                return Reply::Status(Status {
-                    boot_id: ready.boot_id.clone(),
-                    system: self.progress.state(),
-                    uptime_ms: uptime_ms(),
-                });
-            }
+            Who::Prepared(_) => {}
+            Who::Known { vm_id, .. } => return Reply::Refused(format!("this guest is {vm_id} already")),
             Who::Broken(reason) => return Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
-            Who::Anonymous(_) | Who::Prepared(_) => {}
+            Who::Anonymous(_) => return Reply::Refused("the guest is not ready".into()),
         }
-        // An identity may come meanwhile.
-        drop(who);
-        // What a cold cache costs does not matter.
-        let _ = tokio::task::spawn_blocking(root::warm).await;
-        Reply::Refused("the guest has no identity yet".into())
+        // An error is an end too.
+        let _ = self.loaded.clone().wait_for(|loaded| *loaded).await;
+        // What a cold cache costs does not matter; and whoever boots from these disks alone shall find them whole.
+        let _ = tokio::task::spawn_blocking(|| {
+            root::warm();
+            nix::unistd::sync();
+        })
+        .await;
+        Reply::Prepared
     }
 
     /// Ends the VM. Asked again, it is already ending.

@@ -34,6 +34,7 @@ async fn operation(wire: Wire, guest: &Rc<Guest>) -> io::Result<()> {
                 write_frame(&mut output, &ExecOutput::Failed(ExecFailure::Other(refusal))).await?;
             }
         },
+        Request::Prepare => write_frame(&mut output, &guest.prepare().await).await?,
         Request::Status => write_frame(&mut output, &guest.status().await).await?,
         Request::Shutdown { .. } if !guest.has_identity() => {
             write_frame(&mut output, &Reply::Refused("the guest has no identity yet".into())).await?;

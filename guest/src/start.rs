@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::log;
 use crate::modules::Modules;
@@ -16,8 +16,8 @@ const MODULES: &str = "/modules";
 
 /// What becomes of a start.
 pub(crate) struct Start {
-    /// Told when there is nothing left to load.
-    pub(crate) loaded: oneshot::Receiver<()>,
+    /// True, or gone, when there is nothing left to load.
+    pub(crate) loaded: watch::Receiver<bool>,
     pub(crate) root: oneshot::Receiver<Result<Root, RootError>>,
 }
 
@@ -26,12 +26,12 @@ pub(crate) fn begin() -> io::Result<Start> {
     let modules = Modules::find(Path::new(MODULES));
     let modules = modules.inspect_err(|error| log::error(&format!("no kernel modules: {MODULES}: {error}"))).ok();
     let pending = modules.as_ref().map(Modules::pending).unwrap_or_default();
-    let (tell_loaded, loaded) = oneshot::channel();
+    let (tell_loaded, loaded) = watch::channel(false);
     let (tell_root, root) = oneshot::channel();
     // Nobody left to tell means that the agent is at its end.
     spawn("modules", move || {
         modules.into_iter().for_each(Modules::load_all);
-        let _ = tell_loaded.send(());
+        let _ = tell_loaded.send(true);
     })?;
     spawn("disks", move || drop(tell_root.send(root::assemble(&pending))))?;
     Ok(Start { loaded, root })

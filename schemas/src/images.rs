@@ -43,11 +43,12 @@ pub trait Manager {
     /// Removes a kernel that no VM stands on.
     fn delete_kernel(&self, name: &str, options: Dict) -> zbus::Result<()>;
 
-    /// Binds an image and a kernel to a VM, so that they stay as they are as long as it exists. Repeatable.
-    fn claim(&self, holder: &str, image: &str, kernel: &str, options: Dict) -> zbus::Result<()>;
+    /// Binds an image and a kernel to a VM, so that they stay as they are as long as it exists. Repeatable. Returns a word
+    /// for what the VM boots now: the same word, the same contents.
+    fn claim(&self, holder: &str, image: &str, kernel: &str, options: Dict) -> zbus::Result<String>;
 
-    /// What the holder boots: kernel, initramfs and image, open for reading.
-    fn open(&self, holder: &str, options: Dict) -> zbus::Result<(OwnedFd, OwnedFd, OwnedFd)>;
+    /// What the holder boots: kernel, initramfs and image, open for reading, and the word for their contents.
+    fn open(&self, holder: &str, options: Dict) -> zbus::Result<(OwnedFd, OwnedFd, OwnedFd, String)>;
 
     /// Ends a claim. Repeatable.
     fn release(&self, holder: &str, options: Dict) -> zbus::Result<()>;

@@ -8,7 +8,10 @@
 use bincode::{Decode, Encode};
 
 /// Versions of the keeper protocol this build speaks, oldest first.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 1..=1;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 1..=2;
+
+/// The version that templates came with: [`Request::LaunchWith`] and [`Request::Freeze`].
+pub const TEMPLATES: u16 = 2;
 
 /// First packet of a connection, both ways: the versions spoken. The newest in common is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -49,6 +52,29 @@ pub enum Request {
     Quit { grace_ms: u32 },
     /// End the VMM at once.
     Kill,
+    /// As `Launch`, with the guest's memory and its devices' state in two more descriptors at the end.
+    LaunchWith(Box<Launch>, Memory),
+    /// Keep the guest as it is now in the two descriptors that it was launched with, and end the VMM. Answered by
+    /// `Frozen` once the VMM is gone.
+    Freeze,
+}
+
+/// What the two descriptors of [`Request::LaunchWith`] are.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Memory {
+    /// Empty: the guest boots, and is going to be frozen.
+    Fresh,
+    /// What a frozen guest left there. It goes on, if this host is what it was frozen on.
+    Frozen(Origin),
+}
+
+/// What a frozen guest took from its host for as long as it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+pub struct Origin {
+    /// The rate of the time-stamp counter, in kHz.
+    pub tsc_khz: Option<u32>,
+    /// The processor and the kernel that runs on it, where guests see them.
+    pub processor: Option<String>,
 }
 
 /// What to start. Nothing here is a path into the host but the VMM's own binary.
@@ -100,6 +126,8 @@ pub enum Event {
     Status(Status),
     /// The request failed; a sentence.
     Failed(String),
+    /// The guest is frozen.
+    Frozen(Origin),
 }
 
 /// A VM as its keeper sees it.
@@ -174,13 +202,18 @@ mod tests {
             (Request::Console { follow: true }, b"\x03\x01"),
             (Request::Quit { grace_ms: 9 }, b"\x04\x09"),
             (Request::Kill, b"\x05"),
+            (Request::Freeze, b"\x07"),
         ] {
             assert_eq!(encode(&request).unwrap(), bytes);
         }
         let exit = Exit { cause: ExitCause::Signal(9), message: "m".into() };
         let status = Event::Status(Status { generation: 3, phase: Phase::Exited(exit), vmm_pid: None });
         assert_eq!(encode(&status).unwrap(), b"\x02\x03\x04\x01\x09\x01m\x00");
-        assert_eq!(encode(&Hello::default()).unwrap(), b"\x01\x01");
+        assert_eq!(encode(&Hello::default()).unwrap(), b"\x01\x02");
+        let origin = Origin { tsc_khz: Some(9), processor: Some("p".into()) };
+        assert_eq!(encode(&Event::Frozen(origin.clone())).unwrap(), b"\x04\x01\x09\x01\x01p");
+        assert_eq!(encode(&Memory::Frozen(origin)).unwrap(), b"\x01\x01\x09\x01\x01p");
+        assert_eq!(encode(&Memory::Fresh).unwrap(), b"\x00");
         for (byte, backend) in [Backend::QemuTcg, Backend::QemuKvm, Backend::Firecracker].iter().enumerate() {
             assert_eq!(encode(backend).unwrap(), [u8::try_from(byte).unwrap()]);
         }

@@ -1,7 +1,7 @@
 //! Storage1: the disks of VMs.
 
 use zbus::proxy;
-use zbus::wire::OwnedFd;
+use zbus::wire::{Fd, OwnedFd};
 
 use crate::options::Dict;
 
@@ -19,6 +19,9 @@ pub trait Manager {
     /// Makes the holder's system disk and work disk, each sparse and of at most `size_mib`. Repeatable. `options`:
     /// `volatile b`: they need not outlive a crash of the host.
     fn create(&self, holder: &str, size_mib: u64, options: Dict) -> zbus::Result<()>;
+
+    /// Makes the holder's disks as copies of these two, which nobody writes. Repeatable. `options` as of `Create`.
+    fn copy(&self, holder: &str, system: Fd<'_>, work: Fd<'_>, options: Dict) -> zbus::Result<()>;
 
     /// The holder's system disk and work disk, open for reading and writing.
     fn open(&self, holder: &str, options: Dict) -> zbus::Result<(OwnedFd, OwnedFd)>;

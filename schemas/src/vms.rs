@@ -37,6 +37,8 @@ pub struct Spec {
     pub network: bool,
     /// What it is run by.
     pub backend: Wanted,
+    /// It boots, whatever template there is.
+    pub cold: bool,
 }
 
 /// What a VM is to be run by.
@@ -121,6 +123,7 @@ impl Spec {
             .set("start", self.start)
             .set("ephemeral", self.ephemeral)
             .set("network", self.network)
+            .set_some("cold", self.cold.then_some(true))
             .set_some("backend", (self.backend != Wanted::Auto).then(|| self.backend.as_str()))
             .build()
     }
@@ -140,11 +143,12 @@ impl Spec {
         let ephemeral = options.take("ephemeral")?.unwrap_or(false);
         let network = options.take("network")?.unwrap_or(true);
         let backend = options.take::<String>("backend")?.map(|b| b.parse()).transpose()?.unwrap_or_default();
+        let cold = options.take("cold")?.unwrap_or(false);
         options.finish()?;
         if ports.len() > 64 {
             return Err(Error::invalid("no more than 64 ports can be published"));
         }
-        Ok(Spec { name, image, kernel, vcpus, memory_mib, disk_mib, ports, start, ephemeral, network, backend })
+        Ok(Spec { name, image, kernel, vcpus, memory_mib, disk_mib, ports, start, ephemeral, network, backend, cold })
     }
 }
 
@@ -174,7 +178,7 @@ impl Details {
 pub trait Manager {
     /// Makes a VM. `spec`: `name s`, `image s`, `kernel s`, `vcpus u`, `memory-mib u`, `disk-mib t`, `ports as`
     /// (`HOST:GUEST`), `start b` (true), `ephemeral b` (false), `network b` (true), `backend s` (`auto`, `qemu`,
-    /// `firecracker`). `options`: `token s`: a repeated token returns the same VM and job, so a lost reply makes no second
+    /// `firecracker`), `cold b` (false: it may go on from a template). `options`: `token s`: a repeated token returns the same VM and job, so a lost reply makes no second
     /// VM. Returns the VM and the job that makes it.
     fn create(&self, spec: Dict, options: Dict) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
 
@@ -277,6 +281,14 @@ pub trait Vm {
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn backend_reason(&self) -> zbus::Result<String>;
 
+    /// How it was started (`template`, `boot`); empty while it does not run.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn started(&self) -> zbus::Result<String>;
+
+    /// Why it has booted; empty otherwise.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn started_reason(&self) -> zbus::Result<String>;
+
     /// What it is to be run by: `auto`, `qemu` or `firecracker`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend_wanted(&self) -> zbus::Result<String>;
@@ -312,6 +324,7 @@ mod tests {
             start: true,
             ephemeral: true,
             backend: Wanted::Firecracker,
+            cold: true,
             ..Spec::default()
         };
         assert_eq!(Spec::from_dict(spec.to_dict()), Ok(spec));

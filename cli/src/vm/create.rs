@@ -45,6 +45,9 @@ pub(crate) struct Machine {
     /// What it is run by; auto is the best that works ('banger doctor' lists all)
     #[arg(long, default_value = "auto", value_parser = backends())]
     backend: Wanted,
+    /// Boot it, even if there is a template to go on from ('banger template list')
+    #[arg(long)]
+    cold: bool,
 }
 
 fn backends() -> impl TypedValueParser<Value = Wanted> {
@@ -80,6 +83,7 @@ impl Machine {
             ephemeral,
             network: !self.no_network,
             backend: self.backend,
+            cold: self.cold,
         }
     }
 }

@@ -124,7 +124,8 @@ mod tests {
         let (door, _pid1) = std::os::unix::net::UnixStream::pair().unwrap();
         let (tell, assembling) = tokio::sync::oneshot::channel();
         tell.send(Err(RootError::NoDevice("/dev/vda"))).unwrap();
-        let guest = Rc::new(Guest::new(assembling, Door::new(door).unwrap()));
+        let (_, loaded) = tokio::sync::watch::channel(true);
+        let guest = Rc::new(Guest::new(assembling, loaded, Door::new(door).unwrap()));
         (guest.clone(), connect(&guest))
     }
 
@@ -171,7 +172,8 @@ mod tests {
             let host = Host::new(transport);
             let shutdown = Request::Shutdown { grace_ms: 1 };
             assert!(matches!(ask(&host, shutdown).await, Reply::Refused(_)));
-            let Reply::Refused(reason) = ask(&host, Request::Status).await else { panic!("a status of nobody") };
+            assert!(matches!(ask(&host, Request::Status).await, Reply::Refused(_)));
+            let Reply::Refused(reason) = ask(&host, Request::Prepare).await else { panic!("ready without disks") };
             assert_eq!(reason, "the guest cannot mount its disks: /dev/vda did not appear");
             let mut session = host.open().await;
             session.request(Request::Exec(Box::new(command(&["true"])))).await;

@@ -81,7 +81,7 @@ impl Parts {
     /// Kernel, initramfs, image, system disk, work disk, TAP.
     pub(crate) async fn open(&self) -> [OwnedFd; 6] {
         let images = images::ManagerProxy::new(&self.bus).await.unwrap();
-        let (kernel, initramfs, image) = images.open(&self.id, Dict::new()).await.unwrap();
+        let (kernel, initramfs, image, _) = images.open(&self.id, Dict::new()).await.unwrap();
         let storage = storage::ManagerProxy::new(&self.bus).await.unwrap();
         let (system, work) = storage.open(&self.id, Dict::new()).await.unwrap();
         let network = network::ManagerProxy::new(&self.bus).await.unwrap();

@@ -23,6 +23,7 @@ fn requests() {
     );
     golden(Request::Status, b"\x02");
     golden(Request::Shutdown { grace_ms: 5000 }, b"\x03\xfb\x88\x13");
+    golden(Request::Prepare, b"\x04");
     golden(
         Request::Identify(Box::new(Identity {
             vm_id: "abcdefghij".into(),
@@ -57,6 +58,7 @@ fn requests() {
 fn replies_and_streams() {
     golden(Reply::Stopping, b"\x02");
     golden(Reply::Refused("no".into()), b"\x03\x02no");
+    golden(Reply::Prepared, b"\x04");
     golden(Reply::Ready(Ready { boot_id: "b".into(), init: false, warnings: vec![] }), b"\x00\x01b\x00\x00");
     golden(Reply::Status(Status { boot_id: "b".into(), system: System::Up, uptime_ms: 9 }), b"\x01\x01b\x02\x09");
     golden(ExecInput::Stdin(b"hi".to_vec()), b"\x00\x02hi");

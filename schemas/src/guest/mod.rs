@@ -29,6 +29,9 @@ pub enum Request {
     /// Sync all file systems, stop the image's init in order and power off. Answered by one [`Reply`]
     /// before the power goes; `grace_ms` bounds the wait for the init.
     Shutdown { grace_ms: u32 },
+    /// Get everything ready that takes no identity. Answered by one [`Reply`], `Prepared` when nothing is left to do: here
+    /// templates are frozen.
+    Prepare,
 }
 
 /// The answer to a request that has one.
@@ -41,6 +44,7 @@ pub enum Reply {
     Stopping,
     /// The request cannot be served; a sentence for the user.
     Refused(String),
+    Prepared,
 }
 
 /// What a VM that has its identity says of itself.

@@ -48,6 +48,7 @@ pub(crate) fn requests() -> Vec<Vec<u8>> {
         Request::Exec(Box::new(exec())),
         Request::Status,
         Request::Shutdown { grace_ms: 5000 },
+        Request::Prepare,
     ])
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn replies() -> Vec<Vec<u8>> {
         Reply::Status(Status { boot_id: "b".into(), system: System::Up, uptime_ms: 1 << 40 }),
         Reply::Stopping,
         Reply::Refused("no".into()),
+        Reply::Prepared,
     ])
 }
 
@@ -85,7 +87,12 @@ pub(crate) fn keeper_events() -> Vec<Vec<u8>> {
         keeper::Event::Stream,
         keeper::Event::Status(status),
         keeper::Event::Failed("f".into()),
+        keeper::Event::Frozen(origin()),
     ])
+}
+
+fn origin() -> keeper::Origin {
+    keeper::Origin { tsc_khz: Some(2_600_000), processor: Some("p".into()) }
 }
 
 pub(crate) fn keeper_requests() -> Vec<Vec<u8>> {
@@ -101,11 +108,14 @@ pub(crate) fn keeper_requests() -> Vec<Vec<u8>> {
         volatile: true,
     };
     encoded(&[
-        keeper::Request::Launch(Box::new(launch)),
+        keeper::Request::Launch(Box::new(launch.clone())),
+        keeper::Request::LaunchWith(Box::new(launch.clone()), keeper::Memory::Fresh),
+        keeper::Request::LaunchWith(Box::new(launch), keeper::Memory::Frozen(origin())),
         keeper::Request::Watch,
         keeper::Request::Open,
         keeper::Request::Console { follow: true },
         keeper::Request::Quit { grace_ms: 9 },
         keeper::Request::Kill,
+        keeper::Request::Freeze,
     ])
 }

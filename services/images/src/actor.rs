@@ -54,8 +54,9 @@ pub(crate) struct Delete {
     pub(crate) name: String,
 }
 
+/// Binds a holder; the word for what it boots.
 #[derive(Message)]
-#[rtype(result = "Result<()>")]
+#[rtype(result = "Result<String>")]
 pub(crate) struct Bind {
     pub(crate) holder: VmId,
     pub(crate) image: String,
@@ -63,9 +64,18 @@ pub(crate) struct Bind {
 }
 
 #[derive(Message)]
-#[rtype(result = "Result<[OwnedFd; 3]>")]
+#[rtype(result = "Result<Opened>")]
 pub(crate) struct Open {
     pub(crate) holder: VmId,
+}
+
+/// What a holder boots.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Kernel, initramfs, image.
+    pub(crate) files: [OwnedFd; 3],
+    /// The word for their contents.
+    pub(crate) contents: String,
 }
 
 #[derive(Message)]
@@ -250,10 +260,11 @@ impl Handler<Delete> for Images {
 }
 
 impl Handler<Bind> for Images {
-    type Result = ResponseFuture<Result<()>>;
+    type Result = ResponseFuture<Result<String>>;
     fn handle(&mut self, message: Bind, _: &mut Context<Self>) -> Self::Result {
-        if self.claims.contains_key(&message.holder) {
-            return Box::pin(std::future::ready(Ok(())));
+        let catalog = self.catalog.clone();
+        if let Some(Claim { image, kernel }) = self.claims.get(&message.holder) {
+            return Box::pin(std::future::ready(catalog.contents(image, kernel)));
         }
         let found = |class, name: &str| self.find(class, name).map(|e| e.digest).ok_or_else(|| unknown(class, name));
         let claim = found(Class::Image, &message.image)
@@ -265,18 +276,26 @@ impl Handler<Bind> for Images {
         // Held from now on; a record that cannot be written fails the request, and the holder then releases.
         self.claims.insert(message.holder.clone(), claim.clone());
         let records = self.records.clone();
-        Box::pin(async move { records.put(message.holder.as_str(), &claim).await })
+        Box::pin(async move {
+            records.put(message.holder.as_str(), &claim).await?;
+            catalog.contents(&claim.image, &claim.kernel)
+        })
     }
 }
 
 impl Handler<Open> for Images {
-    type Result = ResponseFuture<Result<[OwnedFd; 3]>>;
+    type Result = ResponseFuture<Result<Opened>>;
     fn handle(&mut self, message: Open, _: &mut Context<Self>) -> Self::Result {
         let claim = self.claims.get(&message.holder).cloned();
         let catalog = self.catalog.clone();
         Box::pin(async move {
-            let claim = claim.ok_or_else(|| Error::new(Kind::NotFound, "this VM is bound to no image"))?;
-            blocking(move || catalog.open_for_boot(&claim.image, &claim.kernel)).await
+            let Claim { image, kernel } =
+                claim.ok_or_else(|| Error::new(Kind::NotFound, "this VM is bound to no image"))?;
+            blocking(move || {
+                let files = catalog.open_for_boot(&image, &kernel)?;
+                Ok(Opened { files, contents: catalog.contents(&image, &kernel)? })
+            })
+            .await
         })
     }
 }

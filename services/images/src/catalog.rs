@@ -200,15 +200,23 @@ impl Catalog {
         Ok([open(&folder.join(VMLINUX))?.into(), open(&initramfs)?.into(), image.into()])
     }
 
-    /// The initramfs of a kernel with the agent that is installed now.
-    fn initramfs(&self, kernel: &Digest, folder: &Path) -> Result<PathBuf> {
+    /// A word for what is booted of these with the agent that is installed now: the same word, the same contents.
+    pub(crate) fn contents(&self, image: &Digest, kernel: &Digest) -> Result<String> {
+        Ok(format!("{image}-{}", self.initramfs_name(kernel)?))
+    }
+
+    fn initramfs_name(&self, kernel: &Digest) -> Result<String> {
         let meta = fs::metadata(&self.agent).map_err(|e| {
             Error::new(Kind::Unavailable, format!("the guest agent {} cannot be read: {e}", self.agent.display()))
         })?;
         let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         // An agent that is installed anew has another time: a stamp is enough, and costs no reading of it.
-        let name = format!("{kernel}-{:x}-{:x}", changed.as_nanos(), meta.len());
-        let path = self.initramfs.join(name);
+        Ok(format!("{kernel}-{:x}-{:x}", changed.as_nanos(), meta.len()))
+    }
+
+    /// The initramfs of a kernel with the agent that is installed now.
+    fn initramfs(&self, kernel: &Digest, folder: &Path) -> Result<PathBuf> {
+        let path = self.initramfs.join(self.initramfs_name(kernel)?);
         if !path.exists() {
             let making = tempfile::NamedTempFile::new_in(&self.initramfs).map_err(Error::internal)?;
             pack_initramfs(&folder.join(MODULES), &self.agent, making.path())?;

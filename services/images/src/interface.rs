@@ -9,7 +9,7 @@ use zbus::interface;
 use zbus::message::Header;
 use zbus::wire::{OwnedFd, OwnedObjectPath};
 
-use crate::actor::{Bind, Delete, Holders, Images, List, Open, Pull, Release};
+use crate::actor::{Bind, Delete, Holders, Images, List, Open, Opened, Pull, Release};
 use crate::catalog::{Class, unknown};
 
 #[derive(Debug)]
@@ -113,7 +113,9 @@ impl Manager {
         self.door.ask(Delete { class: Class::Kernel, name }).await
     }
 
-    /// Binds an image and a kernel to a VM, so that they stay as they are as long as it exists. Repeatable.
+    /// Binds an image and a kernel to a VM, so that they stay as they are as long as it exists. Repeatable. Returns a word
+    /// for what the VM boots now: the same word, the same contents.
+    #[zbus(out_args("contents"))]
     async fn claim(
         &self,
         #[zbus(header)] header: Header<'_>,
@@ -121,23 +123,23 @@ impl Manager {
         image: &str,
         kernel: &str,
         options: Dict,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let holder = self.service.holder(&header, CLAIMS, holder, options).await?;
         let (image, kernel) = (image.parse::<ImageName>()?.to_string(), kernel.parse::<ImageName>()?.to_string());
         self.door.ask(Bind { holder, image, kernel }).await
     }
 
-    /// What the holder boots: kernel, initramfs and image, open for reading.
-    #[zbus(out_args("kernel", "initramfs", "image"))]
+    /// What the holder boots: kernel, initramfs and image, open for reading, and the word for their contents.
+    #[zbus(out_args("kernel", "initramfs", "image", "contents"))]
     async fn open(
         &self,
         #[zbus(header)] header: Header<'_>,
         holder: &str,
         options: Dict,
-    ) -> Result<(OwnedFd, OwnedFd, OwnedFd)> {
+    ) -> Result<(OwnedFd, OwnedFd, OwnedFd, String)> {
         let holder = self.service.holder(&header, CLAIMS, holder, options).await?;
-        let [kernel, initramfs, image] = self.door.ask(Open { holder }).await?;
-        Ok((kernel.into(), initramfs.into(), image.into()))
+        let Opened { files: [kernel, initramfs, image], contents } = self.door.ask(Open { holder }).await?;
+        Ok((kernel.into(), initramfs.into(), image.into(), contents))
     }
 
     /// Ends a claim. Repeatable.

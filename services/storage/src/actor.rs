@@ -22,6 +22,15 @@ pub(crate) struct Create {
 }
 
 #[derive(Message)]
+#[rtype(result = "Result<()>")]
+pub(crate) struct Copy {
+    pub(crate) holder: VmId,
+    pub(crate) disks: [OwnedFd; 2],
+    /// As above.
+    pub(crate) volatile: bool,
+}
+
+#[derive(Message)]
 #[rtype(result = "Result<(OwnedFd, OwnedFd)>")]
 pub(crate) struct Open {
     pub(crate) holder: VmId,
@@ -112,6 +121,14 @@ impl Handler<Create> for Storage {
     fn handle(&mut self, message: Create, _: &mut Context<Self>) -> Self::Result {
         let durable = !message.volatile;
         self.exclusive(message.holder, move |disks, holder| disks.create(holder, message.size_mib, durable))
+    }
+}
+
+impl Handler<Copy> for Storage {
+    type Result = ResponseFuture<Result<()>>;
+    fn handle(&mut self, message: Copy, _: &mut Context<Self>) -> Self::Result {
+        let durable = !message.volatile;
+        self.exclusive(message.holder, move |disks, holder| disks.copy(holder, message.disks, durable))
     }
 }
 

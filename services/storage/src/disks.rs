@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_bus::dirs::private_folder;
-use banger_schemas::VmId;
+use banger_bus::sparse;
 use banger_schemas::error::{Error, Kind, Result};
-use nix::unistd::{Whence, lseek};
+use banger_schemas::{VmId, size};
 
 /// Kept free on the host's disk: below it no disk is made.
 const RESERVE: u64 = 1 << 30;
@@ -62,6 +62,27 @@ impl Disks {
 
     /// Makes both disks of a holder, or finds them made.
     pub(crate) fn create(&self, holder: &VmId, size_mib: u64, durable: bool) -> Result<()> {
+        self.publish(holder, durable, || {
+            let template = self.template(size_mib)?;
+            let open = || File::open(&template).map_err(failed("read", &template));
+            Ok([open()?, open()?])
+        })
+    }
+
+    /// The same with copies of these two.
+    pub(crate) fn copy(&self, holder: &VmId, disks: [OwnedFd; 2], durable: bool) -> Result<()> {
+        let disks = disks.map(File::from);
+        for disk in &disks {
+            let meta = disk.metadata().map_err(Error::internal)?;
+            if !meta.is_file() || meta.len() % (1 << 20) != 0 || size::disk_mib(meta.len() >> 20).is_err() {
+                return Err(Error::invalid("what is to be copied is no disk"));
+            }
+        }
+        self.publish(holder, durable, || Ok(disks))
+    }
+
+    /// Makes a holder's disks of what `from` brings, if it has none.
+    fn publish(&self, holder: &VmId, durable: bool, from: impl FnOnce() -> Result<[File; 2]>) -> Result<()> {
         let home = self.of(holder);
         if home.exists() {
             return Ok(());
@@ -78,11 +99,11 @@ impl Disks {
                 ),
             ));
         }
-        let template = self.template(size_mib)?;
+        let from = from()?;
         let making = self.tmp().join(holder.as_str());
         private_folder(&making)?;
-        for name in NAMES {
-            copy_sparse(&template, &making.join(name), durable)?;
+        for (name, from) in NAMES.iter().zip(&from) {
+            copy(from, &making.join(name), durable)?;
         }
         if durable {
             sync_folder(&making)?;
@@ -174,35 +195,10 @@ impl Disks {
 }
 
 /// Copies what holds data; holes stay holes.
-fn copy_sparse(from: &Path, to: &Path, durable: bool) -> Result<()> {
-    let source = File::open(from).map_err(failed("read", from))?;
-    let size = source.metadata().map_err(failed("read", from))?.len();
+fn copy(from: &File, to: &Path, durable: bool) -> Result<()> {
     let target = OpenOptions::new().write(true).create_new(true).mode(MODE).open(to).map_err(failed("make", to))?;
-    target.set_len(size).map_err(failed("make", to))?;
-    let mut at = 0i64;
-    loop {
-        let data = match lseek(&source, at, Whence::SeekData) {
-            Ok(data) => data,
-            Err(nix::errno::Errno::ENXIO) => break,
-            Err(e) => return Err(failed("read", from)(e.into())),
-        };
-        let end = lseek(&source, data, Whence::SeekHole).map_err(|e| failed("read", from)(e.into()))?;
-        copy_range(&source, &target, data, end).map_err(failed("write", to))?;
-        at = end;
-    }
+    sparse::copy(from, &target).map_err(failed("write", to))?;
     if durable { target.sync_all().map_err(failed("write", to)) } else { Ok(()) }
-}
-
-fn copy_range(source: &File, target: &File, mut at: i64, end: i64) -> std::io::Result<()> {
-    let mut out = at;
-    while at < end {
-        let length = usize::try_from(end - at).unwrap_or(usize::MAX);
-        // The kernel moves both offsets on.
-        if nix::fcntl::copy_file_range(source, Some(&mut at), target, Some(&mut out), length)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(())
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
@@ -251,16 +247,25 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_the_same_bytes() {
+    fn a_copy_is_of_disks_and_of_nothing_else() {
         let folder = scratch("copy");
-        fs::create_dir_all(&folder).unwrap();
-        let (from, to) = (folder.join("a"), folder.join("b"));
-        let file = File::create(&from).unwrap();
-        file.set_len(3 << 20).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, b"in the middle", 1 << 20).unwrap();
-        copy_sparse(&from, &to, true).unwrap();
-        assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
-        assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+        let disks = Disks::open(folder.clone()).unwrap();
+        let (from, to): (VmId, VmId) = ("abcdefghij".parse().unwrap(), "bcdefghijk".parse().unwrap());
+        disks.create(&from, 64, true).unwrap();
+        let pair = || {
+            let (system, work) = disks.open_pair(&from).unwrap();
+            [system, work]
+        };
+        disks.copy(&to, pair(), true).unwrap();
+        let read = |holder: &str| fs::read(folder.join(holder).join(NAMES[1])).unwrap();
+        assert!(read("abcdefghij") == read("bcdefghijk"));
+        let other: VmId = "cdefghijkl".parse().unwrap();
+        for wrong in ["/dev/null", "/proc/self/stat", "/"] {
+            let [system, _] = pair();
+            let refused = disks.copy(&other, [system, File::open(wrong).unwrap().into()], true).unwrap_err();
+            assert_eq!(refused.kind, Kind::InvalidArgument, "{wrong}");
+        }
+        assert_eq!(disks.usage().unwrap().len(), 2);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

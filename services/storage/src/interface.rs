@@ -9,7 +9,7 @@ use zbus::interface;
 use zbus::message::Header;
 use zbus::wire::OwnedFd;
 
-use crate::actor::{Create, Delete, Open, Room, Storage, Usage};
+use crate::actor::{Copy, Create, Delete, Open, Room, Storage, Usage};
 
 #[derive(Debug)]
 pub(crate) struct Manager {
@@ -38,6 +38,21 @@ impl Manager {
         let volatile = options.take("volatile")?.unwrap_or(false);
         let holder = self.service.holder(&header, DISKS, holder, options.rest()).await?;
         self.door.ask(Create { holder, size_mib: size::disk_mib(size_mib)?, volatile }).await
+    }
+
+    /// Makes the holder's disks as copies of these two, which nobody writes. Repeatable. options as of Create.
+    async fn copy(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        holder: &str,
+        system: OwnedFd,
+        work: OwnedFd,
+        options: Dict,
+    ) -> Result<()> {
+        let mut options = Options::new(options)?;
+        let volatile = options.take("volatile")?.unwrap_or(false);
+        let holder = self.service.holder(&header, DISKS, holder, options.rest()).await?;
+        self.door.ask(Copy { holder, disks: [system.into(), work.into()], volatile }).await
     }
 
     /// The holder's system disk and work disk, open for reading and writing.

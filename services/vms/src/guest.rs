@@ -66,8 +66,21 @@ pub(crate) async fn identify(stream: OwnedFd, vm: &VmRecord) -> Result<Ready> {
         Reply::Refused(why) => {
             Err(Error::new(Kind::Guest, format!("the guest refused its identity: {}", sentence(&why))))
         }
-        Reply::Status(_) | Reply::Stopping => Err(Error::new(Kind::Guest, "the guest's agent answered nonsense")),
+        Reply::Status(_) | Reply::Stopping | Reply::Prepared => Err(nonsense()),
     }
+}
+
+/// Asks the guest to get ready for an identity that will come.
+pub(crate) async fn prepare(stream: OwnedFd) -> Result<()> {
+    match ask(stream, &Request::Prepare).await? {
+        Reply::Prepared => Ok(()),
+        Reply::Refused(why) => Err(Error::new(Kind::Guest, sentence(&why))),
+        Reply::Ready(_) | Reply::Status(_) | Reply::Stopping => Err(nonsense()),
+    }
+}
+
+fn nonsense() -> Error {
+    Error::new(Kind::Guest, "the guest's agent answered nonsense")
 }
 
 /// Asks the guest to sync and power off.
@@ -75,7 +88,7 @@ pub(crate) async fn shutdown(stream: OwnedFd, grace_ms: u32) -> Result<()> {
     match ask(stream, &Request::Shutdown { grace_ms }).await? {
         Reply::Stopping => Ok(()),
         Reply::Refused(why) => Err(Error::new(Kind::Guest, sentence(&why))),
-        Reply::Ready(_) | Reply::Status(_) => Err(Error::new(Kind::Guest, "the guest's agent answered nonsense")),
+        Reply::Ready(_) | Reply::Status(_) | Reply::Prepared => Err(nonsense()),
     }
 }
 

@@ -11,6 +11,7 @@ mod peers;
 mod record;
 mod recover;
 mod resume;
+mod templates;
 mod view;
 
 use std::collections::HashMap;
@@ -29,22 +30,26 @@ use host::runner::{Detached, Runner, Units};
 use interface::ManagerFace;
 use peers::Peers;
 use resume::Interrupted;
+use templates::Templates;
 
 /// Where it is on the bus.
 pub const PLACE: (&str, &str) = (vms::NAME, vms::PATH);
 
 /// Builds the service: what was there is found again, each VM gets its actor and its object, then the manager.
 pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
+    let keeper = dirs.helper("banger-keeper")?;
     let runner: Arc<dyn Runner> = if service.of_the_host() {
         Arc::new(Units::new(service.connection().clone()))
     } else {
-        Arc::new(Detached { folder: dirs.state.join("vms"), program: dirs.helper("banger-keeper")? })
+        Arc::new(Detached { folder: dirs.state.join("vms"), program: keeper.clone() })
     };
     let tools = Tools {
         records: Records::open(&dirs.state.join("vms.redb"))?,
         keepers: Keepers::new(dirs.state.join("vms"), runner)?,
         backends: Backends::new(dirs.runtime.join("backend.json")),
+        templates: Templates::open(dirs.state.join("templates"))?,
         peers: Peers::new(service.connection().clone()),
+        keeper,
         service,
     };
     let door = Door::new(Supervisor::new(tools.clone()).start());

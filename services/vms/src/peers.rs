@@ -13,7 +13,7 @@ use banger_schemas::network::Lease;
 use banger_schemas::options::{Dict, DictBuilder};
 use banger_schemas::{images, network, storage};
 use zbus::Connection;
-use zbus::wire::OwnedObjectPath;
+use zbus::wire::{Fd, OwnedObjectPath};
 
 use crate::record::VmRecord;
 
@@ -50,29 +50,40 @@ impl Peers {
         Ok(network::ManagerProxy::new(&self.connection).await?)
     }
 
-    /// Has image and kernel fetched or built if need be, and binds them to the VM.
-    pub(crate) async fn claim_image(&self, vm: &VmRecord, mut progress: impl FnMut(Progress)) -> Result<()> {
+    /// Has image and kernel fetched or built if need be.
+    pub(crate) async fn pull_image(&self, vm: &VmRecord, mut progress: impl FnMut(Progress)) -> Result<()> {
         let images = self.images().await?;
         let (image, kernel) = (vm.image.as_str(), vm.kernel.as_str());
         let job = call!("asking for the kernel", images.pull_kernel(kernel, options()))?;
         Pull::new(&self.connection, job).follow(&mut progress).await?;
         let job = call!("asking for the image", images.pull(image, options()))?;
-        Pull::new(&self.connection, job).follow(&mut progress).await?;
+        Pull::new(&self.connection, job).follow(&mut progress).await
+    }
+
+    /// Binds image and kernel to the VM. The catalog's word for what it boots.
+    pub(crate) async fn bind_image(&self, vm: &VmRecord) -> Result<String> {
+        let images = self.images().await?;
+        let (image, kernel) = (vm.image.as_str(), vm.kernel.as_str());
         call!("binding the image", images.claim(vm.id.as_str(), image, kernel, options()))
     }
 
-    /// Kernel, initramfs, image.
-    pub(crate) async fn open_image(&self, vm: &VmId) -> Result<[OwnedFd; 3]> {
+    /// Kernel, initramfs, image, and the word for them.
+    pub(crate) async fn open_image(&self, vm: &VmId) -> Result<([OwnedFd; 3], String)> {
         let images = self.images().await?;
-        let (kernel, initramfs, image) = call!("opening the image", images.open(vm.as_str(), options()))?;
-        Ok([kernel.into(), initramfs.into(), image.into()])
+        let (kernel, initramfs, image, contents) = call!("opening the image", images.open(vm.as_str(), options()))?;
+        Ok(([kernel.into(), initramfs.into(), image.into()], contents))
     }
 
     pub(crate) async fn create_disks(&self, vm: &VmRecord) -> Result<()> {
         let storage = self.storage().await?;
-        let volatile = DictBuilder::default().set("volatile", vm.client.is_some()).build();
-        let with = |options: Dict| options.into_iter().chain(volatile).collect();
-        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, with(options())))
+        call!("making the disks", storage.create(vm.id.as_str(), vm.disk_mib, durability(vm)))
+    }
+
+    /// The same as copies of these.
+    pub(crate) async fn copy_disks(&self, vm: &VmRecord, [system, work]: [OwnedFd; 2]) -> Result<()> {
+        let storage = self.storage().await?;
+        let (system, work) = (Fd::from(&system), Fd::from(&work));
+        call!("copying the disks", storage.copy(vm.id.as_str(), system, work, durability(vm)))
     }
 
     /// System disk, work disk.
@@ -138,6 +149,12 @@ impl Peers {
         holders.dedup();
         Ok(holders.iter().filter_map(|h| h.parse().ok()).collect())
     }
+}
+
+/// Options of what makes a VM's disks.
+fn durability(vm: &VmRecord) -> Dict {
+    let volatile = DictBuilder::default().set("volatile", vm.client.is_some()).build();
+    options().into_iter().chain(volatile).collect()
 }
 
 /// A pull that is canceled when nobody waits for it any more. Others who want the same image keep it going.

@@ -23,6 +23,8 @@ pub(crate) struct VmRecord {
     pub(crate) network: bool,
     /// What it is to be run by.
     pub(crate) wanted: Wanted,
+    /// It boots, whatever template there is.
+    pub(crate) cold: bool,
     /// Seconds since the epoch.
     pub(crate) created: u64,
     /// The caller's token: a repeated `Create` finds this VM.
@@ -36,8 +38,39 @@ pub(crate) struct VmRecord {
     pub(crate) backend: Option<String>,
     /// Why so.
     pub(crate) backend_reason: Option<String>,
+    /// How it was started, while it runs.
+    pub(crate) started: Option<Started>,
+    pub(crate) disks: Disks,
     /// The VM's keeper, while it has one.
     pub(crate) keeper: Option<Process>,
+}
+
+/// What a VM's disks are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Disks {
+    /// Empty.
+    Fresh,
+    /// Copies of this template's, which only its guest can go on with.
+    Copied(String),
+    /// Some guest has written to them, or may have.
+    Used,
+}
+
+/// How a VM was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// From a template; else it has booted.
+    pub(crate) template: bool,
+    /// Why it has booted.
+    pub(crate) reason: String,
+}
+
+impl Started {
+    /// From a template, unless there is a reason against it.
+    pub(crate) fn of(reason: Option<&String>) -> Self {
+        Started { template: reason.is_none(), reason: reason.cloned().unwrap_or_default() }
+    }
 }
 
 /// What is being done with the VM, as it must be gone on with after a crash.
@@ -73,16 +106,18 @@ impl VmRecord {
 
 impl Record for VmRecord {
     const TABLE: &'static str = "vms";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
-    /// Version 1 left the backend to the host.
+    /// Version 1 left the backend to the host; version 2 knew no templates.
     fn migrate(version: u32, mut value: serde_json::Value) -> Option<Self> {
-        if version != 1 {
-            return None;
-        }
         let record = value.as_object_mut()?;
-        record.insert("wanted".to_owned(), "auto".into());
-        record.insert("backend_reason".to_owned(), serde_json::Value::Null);
+        if version == 1 {
+            record.insert("wanted".to_owned(), "auto".into());
+            record.insert("backend_reason".to_owned(), serde_json::Value::Null);
+        }
+        record.insert("cold".to_owned(), false.into());
+        record.insert("started".to_owned(), serde_json::Value::Null);
+        record.insert("disks".to_owned(), "used".into());
         serde_json::from_value(value).ok()
     }
 }
@@ -94,19 +129,33 @@ mod golden {
 
     /// Everything that a record may hold.
     const FULL: &str = concat!(
-        r#"{"v":2,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
-        r#""created":1700000000,"disk_mib":8192,"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
+        r#"{"v":3,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
+        r#""cold":true,"created":1700000000,"disk_mib":8192,"disks":{"copied":"k"},"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
         r#""keeper":{"boot":"b","pid":7,"start":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
         r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
         r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","network":true,"#,
-        r#""owner":1000,"ports":[{"guest":80,"host":8080}],"token":"t","vcpus":2,"wanted":"qemu"}}"#,
+        r#""owner":1000,"ports":[{"guest":80,"host":8080}],"#,
+        r#""started":{"reason":"r","template":false},"token":"t","vcpus":2,"wanted":"qemu"}}"#,
     );
 
-    /// The same, of the first version.
-    fn old() -> String {
-        FULL.replace(r#""v":2"#, r#""v":1"#)
-            .replace(r#""backend_reason":"KVM hangs","#, "")
-            .replace(r#","wanted":"qemu""#, "")
+    /// The same, of an earlier version.
+    fn old(version: u32) -> String {
+        let second = FULL
+            .replace(r#""v":3"#, &format!(r#""v":{version}"#))
+            .replace(r#""cold":true,"#, "")
+            .replace(r#""disks":{"copied":"k"},"#, "")
+            .replace(r#""started":{"reason":"r","template":false},"#, "");
+        match version {
+            2 => second,
+            _ => second.replace(r#""backend_reason":"KVM hangs","#, "").replace(r#","wanted":"qemu""#, ""),
+        }
+    }
+
+    /// What is known of templates where an earlier version has not.
+    fn without_templates() -> String {
+        FULL.replace(r#""cold":true"#, r#""cold":false"#)
+            .replace(r#"{"copied":"k"}"#, r#""used""#)
+            .replace(r#"{"reason":"r","template":false}"#, "null")
     }
 
     fn again(stored: &str) -> String {
@@ -115,9 +164,10 @@ mod golden {
     }
 
     #[test]
-    fn a_machine_of_version_1_was_left_to_the_host() {
-        let now = FULL.replace(r#""KVM hangs""#, "null").replace(r#""wanted":"qemu""#, r#""wanted":"auto""#);
-        assert_eq!(again(&old()), now);
+    fn a_machine_of_an_earlier_version_is_what_it_was() {
+        assert_eq!(again(&old(2)), without_templates());
+        let first = without_templates().replace(r#""KVM hangs""#, "null").replace(r#""wanted":"qemu""#, r#""wanted":"auto""#);
+        assert_eq!(again(&old(1)), first);
     }
 
     #[test]
@@ -131,8 +181,13 @@ mod golden {
             .replace(r#"{"boot":"b","pid":7,"start":8}"#, "null")
             .replace(lease, "null")
             .replace(r#"[{"guest":80,"host":8080}]"#, "[]")
-            .replace(r#""t""#, "null");
+            .replace(r#""t""#, "null")
+            .replace(r#"{"reason":"r","template":false}"#, "null");
         assert_eq!(again(&bare), bare);
+        for disks in ["fresh", "used"] {
+            let stored = FULL.replace(r#"{"copied":"k"}"#, &format!("{disks:?}"));
+            assert_eq!(again(&stored), stored);
+        }
     }
 
     #[test]

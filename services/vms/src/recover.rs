@@ -9,7 +9,7 @@ use banger_schemas::keeper::Phase;
 
 use crate::actor::Tools;
 use crate::guest::sentence;
-use crate::lifecycle::{After, State};
+use crate::lifecycle::{After, State, Way};
 use crate::peers::is_missing;
 use crate::record::{Intent, VmRecord};
 
@@ -86,7 +86,7 @@ fn decide(intent: Intent, keeper: Keeper, client_lives: bool, making: Option<boo
         // What was half made, on its way out, or its client's: goes.
         _ if going && down => State::Removing { why: None },
         _ if going => State::Ending { then: After::Removed },
-        (Intent::Run, Keeper::Up) => State::Booting,
+        (Intent::Run, Keeper::Up) => State::Booting(Way::Boot),
         (Intent::Run, Keeper::Silent) => State::Silent { why: why("the VM's keeper does not answer") },
         (Intent::Run, Keeper::Gone) => {
             State::Settling { then: After::Stopped { why: Some(why("the VM had ended when banger came back")) } }
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn what_runs_is_adopted_and_what_was_half_made_is_undone() {
-        assert_eq!(decide(Intent::Run, Keeper::Up, true, None), State::Booting);
+        assert_eq!(decide(Intent::Run, Keeper::Up, true, None), State::Booting(Way::Boot));
         assert_eq!(decide(Intent::Run, Keeper::Gone, true, None).as_str(), "stopping");
         assert_eq!(decide(Intent::Create, Keeper::Gone, true, None), State::Removing { why: None });
         // But for somebody who waits for it: that goes on.
         let making = |start| decide(Intent::Create, Keeper::Gone, true, Some(start));
         assert_eq!(making(true), State::Creating { start: true, doomed: false });
         assert_eq!(decide(Intent::Create, Keeper::Gone, false, Some(true)), State::Removing { why: None });
-        assert_eq!(decide(Intent::Run, Keeper::Up, true, Some(true)), State::Booting);
+        assert_eq!(decide(Intent::Run, Keeper::Up, true, Some(true)), State::Booting(Way::Boot));
         assert_eq!(decide(Intent::Stopped, Keeper::Gone, true, None), State::Stopped { why: None });
         assert_eq!(decide(Intent::Remove, Keeper::Up, true, None), State::Ending { then: After::Removed });
     }

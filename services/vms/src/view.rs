@@ -5,7 +5,7 @@ use banger_schemas::vms;
 use zbus::wire::{OwnedVariant, Str, Variant};
 
 use crate::lifecycle::State;
-use crate::record::VmRecord;
+use crate::record::{Started, VmRecord};
 
 /// What changes while a VM lives; the rest is in its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,18 @@ impl View {
         self.record.backend.clone().unwrap_or_default()
     }
 
+    pub(crate) fn started(&self) -> &'static str {
+        match &self.record.started {
+            Some(Started { template: true, .. }) => "template",
+            Some(Started { template: false, .. }) => "boot",
+            None => "",
+        }
+    }
+
+    pub(crate) fn started_reason(&self) -> String {
+        self.record.started.as_ref().map(|started| started.reason.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn backend_reason(&self) -> String {
         self.record.backend_reason.clone().unwrap_or_default()
     }
@@ -54,6 +66,8 @@ impl Snapshot for View {
             ("HostAddress", text(&self.host_address())),
             ("Backend", text(&self.backend())),
             ("BackendReason", text(&self.backend_reason())),
+            ("Started", text(self.started())),
+            ("StartedReason", text(&self.started_reason())),
             ("BootId", text(&self.boot_id)),
             ("Ephemeral", OwnedVariant::from(self.record.client.is_some())),
         ]);

@@ -52,7 +52,15 @@ async fn converse(socket: &PacketSocket, vm: &Rc<Vm>) -> io::Result<()> {
 
 async fn serve(Packet { message, fds }: Packet<Request>, vm: &Rc<Vm>) -> (Event, Option<OwnedFd>) {
     let done = match message {
-        Request::Launch(launch) => vm.launch(*launch, fds).await.map(|()| None),
+        Request::Launch(launch) => vm.launch(*launch, None, fds).await.map(|()| None),
+        Request::LaunchWith(launch, memory) => vm.launch(*launch, Some(memory), fds).await.map(|()| None),
+        Request::Freeze => match vm.freeze().await {
+            Ok(origin) => {
+                vm.told();
+                return (Event::Frozen(origin), None);
+            }
+            Err(reason) => Err(reason),
+        },
         Request::Open => vm.open().await.map(Some),
         Request::Console { follow } => vm.read_console(follow).map(Some),
         Request::Quit { grace_ms } => {

@@ -10,6 +10,7 @@ mod connection;
 mod console;
 mod fds;
 mod life;
+mod origin;
 mod pump;
 pub mod server;
 mod tap;

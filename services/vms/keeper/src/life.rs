@@ -11,7 +11,7 @@ use banger_schemas::io::packet::readable;
 use banger_schemas::keeper::{Exit, ExitCause};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -33,6 +33,8 @@ pub(crate) enum Order {
     Quit(Duration),
     /// Be killed, for a reason.
     Kill(ExitCause, Option<String>),
+    /// Keep the guest as it is; whoever asks has it killed then.
+    Freeze(oneshot::Sender<Result<(), String>>),
 }
 
 /// Keeps a VMM until it is gone, and tells how it went.
@@ -127,6 +129,14 @@ async fn until_gone(
                     ended = ended.or(Some((cause, why)));
                     true
                 }
+                Some(Order::Freeze(told)) => {
+                    ended = ended.or(Some((ExitCause::Asked, None)));
+                    match control.take() {
+                        Some(control) => drop(spawn_local(freeze(control, told))),
+                        None => drop(told.send(Err("its VMM freezes no guests".into()))),
+                    }
+                    false
+                }
                 None => false,
             },
         };
@@ -144,6 +154,11 @@ async fn quit(vm: Rc<Vm>, mut control: Box<dyn Control>) {
         tracing::warn!(%error, "the VMM does not end by its own means");
         vm.order(Order::Kill(ExitCause::Asked, None)).await;
     }
+}
+
+/// Whoever has asked may have stopped waiting.
+async fn freeze(mut control: Box<dyn Control>, told: oneshot::Sender<Result<(), String>>) {
+    drop(told.send(control.freeze().await.map_err(|error| error.to_string())));
 }
 
 /// The last of what was written, as text without control characters.

@@ -8,14 +8,15 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use banger_schemas::keeper::{Exit, ExitCause, Launch, Phase, Status};
-use tokio::sync::{Notify, mpsc, watch};
+use banger_schemas::keeper::{Exit, ExitCause, Launch, Memory, Origin, Phase, Status};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{self, Files};
 use crate::channel::{self, Channel};
 use crate::console::Console;
 use crate::life::{self, Order};
+use crate::origin;
 use crate::tsc::Tsc;
 
 /// Readers of the console at once.
@@ -38,6 +39,8 @@ pub(crate) struct Vm {
     pub(crate) tasks: TaskTracker,
     told: Notify,
     tsc: Tsc,
+    /// What a guest that can be frozen has of this host.
+    origin: RefCell<Option<Origin>>,
 }
 
 impl Vm {
@@ -54,15 +57,23 @@ impl Vm {
             tasks: TaskTracker::new(),
             told: Notify::new(),
             tsc: Tsc::start(),
+            origin: RefCell::default(),
         })
     }
 
     /// Starts the VMM. Once: a launch that failed may be tried again, with fresh descriptors.
-    pub(crate) async fn launch(self: &Rc<Self>, launch: Launch, fds: Vec<OwnedFd>) -> Result<(), String> {
+    ///
+    /// `memory`: what came with it, if something did.
+    pub(crate) async fn launch(
+        self: &Rc<Self>,
+        launch: Launch,
+        memory: Option<Memory>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
         if self.launched.replace(true) {
             return Err("this keeper has had its launch: a VM needs a keeper of its own".into());
         }
-        let result = self.try_launch(&launch, fds).await;
+        let result = self.try_launch(&launch, memory, fds).await;
         if let Err(reason) = &result {
             tracing::warn!(reason, "launch failed");
             self.launched.set(false);
@@ -70,8 +81,22 @@ impl Vm {
         result
     }
 
-    async fn try_launch(self: &Rc<Self>, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(), String> {
-        let Sorted { files, lease, console } = sorted(launch, fds)?;
+    async fn try_launch(
+        self: &Rc<Self>,
+        launch: &Launch,
+        memory: Option<Memory>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let Sorted { files, lease, console } = sorted(launch, memory.as_ref(), fds)?;
+        if memory.is_some() {
+            let here = origin::here(launch.backend, self.tsc).await;
+            if let Some(Memory::Frozen(then)) = &memory
+                && let Some(why) = origin::changed(then, &here)
+            {
+                return Err(why);
+            }
+            self.origin.replace(Some(here));
+        }
         let backend = backend::of(launch.backend, self.tsc);
         let machine = backend.launch(launch, files).await.map_err(|e| format!("cannot run {}: {e}", launch.vmm))?;
         let Some(orders) = self.inbox.borrow_mut().take() else { return Err("the keeper is ending".into()) };
@@ -132,6 +157,16 @@ impl Vm {
         let mut status = self.watch();
         // An error would mean that this VM has been dropped.
         let _ = status.wait_for(|status| matches!(status.phase, Phase::Exited(_))).await;
+    }
+
+    /// Freezes the guest and ends its VMM.
+    pub(crate) async fn freeze(&self) -> Result<Origin, String> {
+        let origin = self.origin.borrow().clone().ok_or("this guest was not launched to be frozen")?;
+        let (tell, told) = oneshot::channel();
+        self.order(Order::Freeze(tell)).await;
+        let frozen = told.await.unwrap_or_else(|_| Err("its VMM is gone".into()));
+        self.end(Order::Kill(ExitCause::Asked, None)).await;
+        frozen.map(|()| origin)
     }
 
     /// Passes an order on. A VMM that is gone takes none, which is as well.
@@ -202,8 +237,9 @@ struct Sorted {
 }
 
 /// Gives each descriptor its part, in the order the protocol has them in.
-fn sorted(launch: &Launch, fds: Vec<OwnedFd>) -> Result<Sorted, String> {
-    let expected = 5 + [launch.tap, launch.leased, launch.keeps_console].map(usize::from).iter().sum::<usize>();
+fn sorted(launch: &Launch, memory: Option<&Memory>, fds: Vec<OwnedFd>) -> Result<Sorted, String> {
+    let single = [launch.tap, launch.leased, launch.keeps_console].map(usize::from).iter().sum::<usize>();
+    let expected = 5 + single + if memory.is_some() { 2 } else { 0 };
     let wrong = || format!("{} descriptors came with the launch, not {expected}", fds.len());
     if launch.tap != launch.mac.is_some() {
         return Err("a TAP and a MAC go together".into());
@@ -217,16 +253,22 @@ fn sorted(launch: &Launch, fds: Vec<OwnedFd>) -> Result<Sorted, String> {
     let mut rest = fds.into_iter();
     let mut next = || rest.next().ok_or(io::ErrorKind::UnexpectedEof);
     let mut files = || -> Result<_, io::ErrorKind> {
-        let files = Files {
+        let mut files = Files {
             kernel: next()?,
             initramfs: next()?,
             image: next()?,
             system: next()?,
             work: next()?,
             tap: launch.tap.then(&mut next).transpose()?,
+            memory: None,
         };
         let lease = launch.leased.then(&mut next).transpose()?;
-        Ok(Sorted { files, lease, console: launch.keeps_console.then(&mut next).transpose()? })
+        let console = launch.keeps_console.then(&mut next).transpose()?;
+        if let Some(memory) = memory {
+            let frozen = matches!(memory, Memory::Frozen(_));
+            files.memory = Some(backend::Memory { ram: next()?, devices: next()?, frozen });
+        }
+        Ok(Sorted { files, lease, console })
     };
     files().map_err(|error| error.to_string())
 }

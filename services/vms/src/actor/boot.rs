@@ -25,11 +25,11 @@ impl Boot {
     pub(super) fn observe(&mut self, state: &State, place: &Place) {
         match state {
             State::Launching { .. } => _ = self.begun.get_or_insert_with(Instant::now),
-            State::Booting if self.begun.is_some() => {
+            State::Booting(_) if self.begun.is_some() => {
                 let _place = place.enter();
                 self.span.get_or_insert_with(|| tracing::info_span!("boot"));
             }
-            State::Identifying => self.span = None,
+            State::Identifying(_) => self.span = None,
             State::Running => {
                 if let Some(begun) = self.begun.take() {
                     BOOTS.observe(begun.elapsed().as_secs_f64());

@@ -1,6 +1,7 @@
 //! The effects of a VM's life, each an async function that is safe to repeat: recovery does.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use banger_bus::process::Process;
@@ -8,7 +9,7 @@ use banger_bus::{Records, Service};
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::Progress;
-use banger_schemas::keeper::{Exit, ExitCause, Launch, Phase, Request};
+use banger_schemas::keeper::{Backend, Exit, ExitCause, Launch, Phase, Request};
 use banger_schemas::network::Lease;
 use tokio::io::AsyncReadExt;
 
@@ -17,7 +18,8 @@ use crate::host::backend::{Backends, Choice};
 use crate::host::keeper::Keepers;
 use crate::host::runner::Limits;
 use crate::peers::Peers;
-use crate::record::{Intent, VmRecord};
+use crate::record::{Disks, Intent, Started, VmRecord};
+use crate::templates::{Guest, Key, Program, Templates};
 
 /// Lines of console that an error shows.
 const CONSOLE_LINES: usize = 12;
@@ -33,7 +35,10 @@ pub(crate) struct Tools {
     pub(crate) records: Records,
     pub(crate) keepers: Keepers,
     pub(crate) backends: Backends,
+    pub(crate) templates: Templates,
     pub(crate) peers: Peers,
+    /// The keeper's program.
+    pub(crate) keeper: PathBuf,
 }
 
 /// What an effect found out about the VM.
@@ -41,6 +46,25 @@ pub(crate) struct Tools {
 pub(super) struct Outcome {
     pub(super) record: VmRecord,
     pub(super) notes: Vec<String>,
+}
+
+/// What a launch came to.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) outcome: Outcome,
+    /// The template that would have served it.
+    pub(super) key: Option<Key>,
+}
+
+/// Everything that a VMM is started with, open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) launch: Launch,
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The catalog's word for what is booted.
+    pub(crate) contents: String,
+    pub(crate) lease: Option<Lease>,
+    notes: Vec<String>,
 }
 
 impl Tools {
@@ -53,23 +77,130 @@ impl Tools {
     /// Claims image and kernel, makes disks, reserves the address.
     pub(super) async fn make(self, mut record: VmRecord, progress: impl FnMut(Progress)) -> Result<Outcome> {
         self.intend(&mut record, Intent::Create).await?;
-        self.backends.choose(record.wanted).await?;
-        self.peers.claim_image(&record, progress).await?;
-        self.peers.create_disks(&record).await?;
-        if record.network {
-            // One that is refused is asked for again by each launch, which says why there is none.
-            record.lease = self.peers.reserve(&record).await?.ok();
-        }
+        let choice = self.backends.choose(record.wanted).await?;
+        self.peers.pull_image(&record, progress).await?;
+        let contents = self.peers.bind_image(&record).await?;
+        let (disks, lease) = tokio::join!(self.make_disks(&record, &contents, &choice), self.reserve(&record));
+        (record.disks, record.lease) = (disks?, lease?);
         self.intend(&mut record, Intent::Stopped).await?;
         Ok(Outcome { record, notes: Vec::new() })
     }
 
-    /// Opens everything, starts the keeper and hands it all over.
-    pub(super) async fn launch(self, mut record: VmRecord) -> Result<Outcome> {
-        let Choice { backend, vmm, reason } = self.backends.choose(record.wanted).await?;
+    async fn reserve(&self, record: &VmRecord) -> Result<Option<Lease>> {
+        // One that is refused is asked for again by each launch, which says why there is none.
+        if record.network { Ok(self.peers.reserve(record).await?.ok()) } else { Ok(None) }
+    }
+
+    /// Makes the disks: a template's, if there is one for the VM.
+    async fn make_disks(&self, record: &VmRecord, contents: &str, choice: &Choice) -> Result<Disks> {
+        if self.no_template_for(record, choice).is_none() {
+            // Whether there will be a network is asked meanwhile. Where there is none, the launch notices.
+            let key = self.key(record, contents, choice)?;
+            if let Ok(disks) = self.templates.disks(&key).await {
+                self.peers.copy_disks(record, disks).await?;
+                return Ok(Disks::Copied(key.name()));
+            }
+        }
+        self.peers.create_disks(record).await?;
+        Ok(Disks::Fresh)
+    }
+
+    /// Why a VM goes on from no template, whatever there is.
+    fn no_template_for(&self, record: &VmRecord, choice: &Choice) -> Option<&'static str> {
+        match choice.backend {
+            _ if record.cold => Some("asked for"),
+            _ if self.templates.off() => Some("templates are off"),
+            Backend::Firecracker => Some("Firecracker's guests are not frozen yet"),
+            Backend::QemuTcg | Backend::QemuKvm => None,
+        }
+    }
+
+    /// What a template for the VM has to have in common with it.
+    pub(crate) fn key(&self, record: &VmRecord, contents: &str, choice: &Choice) -> Result<Key> {
+        Ok(Key {
+            contents: contents.to_owned(),
+            backend: choice.backend.as_str().to_owned(),
+            vmm: Program::at(&choice.vmm)?,
+            keeper: Program::at(&self.keeper)?,
+            vcpus: record.vcpus,
+            memory_mib: record.memory_mib,
+            disk_mib: record.disk_mib,
+            network: record.network,
+        })
+    }
+
+    /// Opens everything, starts the keeper and hands it all over. `why_not`: why its template is not to be tried, if it was
+    /// in vain.
+    pub(super) async fn launch(self, mut record: VmRecord, why_not: Option<String>) -> Result<Launched> {
+        let choice = self.backends.choose(record.wanted).await?;
+        let opened = self.open(&record, &choice).await?;
+        record.lease = opened.lease.clone();
+        let disks = std::mem::replace(&mut record.disks, Disks::Used);
+        let barred = self.no_template_for(&record, &choice);
+        // Without the device that it was to have it is another machine.
+        let connected = opened.launch.tap == record.network;
+        let key = if barred.is_none() && connected { Some(self.key(&record, &opened.contents, &choice)?) } else { None };
+        let guest = match (&key, barred.map(str::to_owned).or(why_not)) {
+            (_, Some(why)) => Err(why),
+            (None, None) => Err("it has no network device".to_owned()),
+            (Some(key), None) => self.guest(key, &disks).await,
+        };
+        record.started = Some(Started::of(guest.as_ref().err()));
+        record.backend = Some(choice.backend.as_str().to_owned());
+        record.backend_reason = Some(choice.reason.clone());
+        self.start_keeper(&mut record).await?;
+        let Opened { launch, fds, notes, .. } = opened;
+        let thawed = guest.is_ok();
+        match self.keepers.launch(&record.id, launch, guest.ok(), fds).await {
+            Err(error) if thawed && error.kind == Kind::Guest => {
+                self.launch_cold(&mut record, &choice, key.as_ref(), &error).await?;
+            }
+            launched => launched?,
+        }
+        Ok(Launched { outcome: Outcome { record, notes }, key })
+    }
+
+    /// A template's guest, for the VM that has its disks.
+    async fn guest(&self, key: &Key, disks: &Disks) -> Result<Guest, String> {
+        match disks {
+            Disks::Fresh => Err("there was no template of its kind yet".to_owned()),
+            Disks::Used => Err("its disks have been used".to_owned()),
+            Disks::Copied(name) if *name != key.name() => Err("what its template was made of has changed".to_owned()),
+            Disks::Copied(_) => self.templates.guest(key).await.map_err(|error| error.message),
+        }
+    }
+
+    /// Boots a VM whose template its keeper has refused. Its disks are whole: the guest was frozen with nothing in hand.
+    async fn launch_cold(
+        &self,
+        record: &mut VmRecord,
+        choice: &Choice,
+        key: Option<&Key>,
+        refusal: &Error,
+    ) -> Result<()> {
+        if let Some(key) = key {
+            self.templates.condemn(key, &refusal.message).await;
+        }
+        record.started = Some(Started::of(Some(&refusal.message)));
+        self.intend(record, Intent::Run).await?;
+        let Opened { launch, fds, .. } = self.open(record, choice).await?;
+        self.keepers.launch(&record.id, launch, None, fds).await
+    }
+
+    /// Starts the keeper and records it.
+    pub(crate) async fn start_keeper(&self, record: &mut VmRecord) -> Result<()> {
+        // A keeper that gets no launch ends by itself, so it may be there before it is recorded.
+        let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
+        record.keeper = self.keepers.runner.start(&record.id, limits).await?;
+        self.intend(record, Intent::Run).await
+    }
+
+    /// Opens everything that a VMM is started with.
+    pub(crate) async fn open(&self, record: &VmRecord, choice: &Choice) -> Result<Opened> {
         let (image, disks, network) =
-            tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.network(&record));
-        let mut fds: Vec<OwnedFd> = Vec::from(image?);
+            tokio::join!(self.peers.open_image(&record.id), self.peers.open_disks(&record.id), self.network(record));
+        let (image, contents) = image?;
+        let mut fds: Vec<OwnedFd> = Vec::from(image);
         fds.extend(disks?);
         let mut notes = Vec::new();
         let (lease, tap) = match network {
@@ -79,14 +210,12 @@ impl Tools {
                 (None, None)
             }
         };
-        // The guest is told of no address that it has no device for.
-        record.lease = lease;
         let launch = Launch {
-            backend,
-            vmm: vmm.to_string_lossy().into_owned(),
+            backend: choice.backend,
+            vmm: choice.vmm.to_string_lossy().into_owned(),
             vcpus: record.vcpus,
             memory_mib: record.memory_mib,
-            mac: record.lease.as_ref().map(|lease| lease.mac),
+            mac: lease.as_ref().map(|lease| lease.mac),
             tap: tap.is_some(),
             leased: record.client.is_some(),
             keeps_console: true,
@@ -97,14 +226,8 @@ impl Tools {
             fds.push(owner.process.open().ok_or_else(|| Error::new(Kind::Gone, "its client has gone"))?);
         }
         fds.push(self.keepers.console_file(&record.id)?);
-        // A keeper that gets no launch ends by itself, so it may be there before it is recorded.
-        let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
-        record.keeper = self.keepers.runner.start(&record.id, limits).await?;
-        record.backend = Some(backend.as_str().to_owned());
-        record.backend_reason = Some(reason);
-        self.intend(&mut record, Intent::Run).await?;
-        self.keepers.launch(&record.id, launch, fds).await?;
-        Ok(Outcome { record, notes })
+        // The guest is told of no address that it has no device for.
+        Ok(Opened { launch, fds, contents, lease, notes })
     }
 
     /// The VM's address and device, if it shall have them; or why it cannot.
@@ -174,6 +297,7 @@ impl Tools {
         let keeper = record.keeper.take();
         record.backend = None;
         record.backend_reason = None;
+        record.started = None;
         if !goes {
             self.intend(&mut record, Intent::Stopped).await?;
         }
@@ -181,7 +305,7 @@ impl Tools {
         Ok(Outcome { record, notes: Vec::new() })
     }
 
-    async fn keeper_ends(&self, record: &VmRecord, keeper: Option<&Process>) {
+    pub(crate) async fn keeper_ends(&self, record: &VmRecord, keeper: Option<&Process>) {
         match tokio::time::timeout(KEEPER_END, self.keepers.runner.settle(&record.id, keeper)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(vm = %record.id, %error, "the keeper's place is left"),
@@ -224,7 +348,7 @@ impl Tools {
     }
 
     /// The error of a VMM that ended without being asked to.
-    pub(super) async fn ended(&self, vm: &VmId, exit: &Exit, booting: bool) -> Error {
+    pub(crate) async fn ended(&self, vm: &VmId, exit: &Exit, booting: bool) -> Error {
         // Kept before the end is told. Its keeper may be gone by now, and a unit's socket would start another.
         let stored = || self.keepers.stored_console(vm);
         let how = match exit.cause {

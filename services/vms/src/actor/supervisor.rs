@@ -19,7 +19,7 @@ use super::perform::Tools;
 use super::vm::VmActor;
 use crate::interface::{self, VmFace};
 use crate::lifecycle::{Goal, State};
-use crate::record::{Intent, VmRecord};
+use crate::record::{Disks, Intent, VmRecord};
 use crate::recover;
 use crate::resume::Work;
 use crate::view::View;
@@ -66,7 +66,7 @@ impl Supervisor {
 
     fn record(name: VmName, create: &mut Create) -> Result<VmRecord> {
         let spec = std::mem::take(&mut create.spec);
-        let Spec { image, kernel, vcpus, memory_mib, disk_mib, ports, network, backend, .. } = spec;
+        let Spec { image, kernel, vcpus, memory_mib, disk_mib, ports, network, backend, cold, .. } = spec;
         let named = |given: Option<_>, default: &str| given.map_or_else(|| default.parse(), Ok);
         Ok(VmRecord {
             id: VmId::from_random(rand::random()),
@@ -80,6 +80,7 @@ impl Supervisor {
             ports,
             network,
             wanted: backend,
+            cold,
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             token: create.token.take(),
             machine_id: rand::random(),
@@ -88,6 +89,8 @@ impl Supervisor {
             client: create.client.take(),
             backend: None,
             backend_reason: None,
+            started: None,
+            disks: Disks::Fresh,
             keeper: None,
         })
     }

@@ -17,15 +17,18 @@ use tokio::sync::watch;
 
 use super::boot::Boot;
 use super::messages::{ClientGone, JobCanceled, KeeperSays, Obey, Order, Word};
-use super::perform::{Outcome, Tools};
+use super::perform::{Launched, Outcome, Tools};
 use super::watch as watches;
-use crate::lifecycle::{After, Effect, Event, Goal, State, step};
-use crate::record::VmRecord;
+use crate::lifecycle::{After, Effect, Event, Goal, State, Way, step};
+use crate::record::{Started, VmRecord};
+use crate::templates::{self, Key};
 use crate::view::View;
 
 const AGENT_GONE: &str = "the agent in the guest is gone: only a stop and a start bring it back";
 /// From the launch to the agent that knows who it is.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+/// The same for a guest that was frozen when it had only that left to do.
+const THAW_DEADLINE: Duration = Duration::from_secs(10);
 /// Sets another boot deadline: for a host that is slower than that, and for tests that are not to wait so long.
 const BOOT_DEADLINE_VARIABLE: &str = "BANGER_BOOT_DEADLINE_SECONDS";
 /// A first start may have to fetch and build an image.
@@ -56,6 +59,10 @@ pub(crate) struct VmActor {
     deadline: Option<SpawnHandle>,
     ending: Option<SpawnHandle>,
     making: Option<SpawnHandle>,
+    /// The template of its kind, whether there is one or not.
+    key: Option<Key>,
+    /// Why it is not started from it, if that was tried in vain.
+    why_not: Option<String>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
     life: u64,
     /// Where in a trace it is worked on: the last order's.
@@ -90,6 +97,8 @@ impl VmActor {
             deadline: None,
             ending: None,
             making: None,
+            key: None,
+            why_not: None,
             life: 0,
             place,
             boot: Boot::default(),
@@ -132,6 +141,21 @@ impl VmActor {
             State::Stopped { .. } => {
                 self.boot_id.clear();
                 self.phase = None;
+                self.why_not = None;
+            }
+            State::Settling { then: After::Again { why } } if self.why_not.is_none() => {
+                let why = format!("its template's guest did not go on: {}", why.message);
+                if let Some(key) = self.key.clone() {
+                    let (templates, why) = (self.tools.templates.clone(), why.clone());
+                    tokio::spawn(async move { templates.condemn(&key, &why).await });
+                }
+                self.why_not = Some(why);
+            }
+            State::Running => {
+                // The next of its kind will not have to boot.
+                if let (Some(key), Some(Started { template: false, .. })) = (self.key.take(), &self.record.started) {
+                    templates::want(&self.tools, &self.record, key);
+                }
             }
             _ => {}
         }
@@ -177,11 +201,13 @@ impl VmActor {
 
     /// Takes what an effect found out, then steps.
     fn conclude(&mut self, outcome: Result<Outcome>, event: fn(Result<()>) -> Event, ctx: &mut Context<Self>) {
-        let result = outcome.map(|outcome| {
-            self.record = VmRecord { client: self.record.client.clone(), ..outcome.record };
-            self.notes.extend(outcome.notes);
-        });
+        let result = outcome.map(|outcome| self.found_out(outcome));
         self.apply(event(result), ctx);
+    }
+
+    fn found_out(&mut self, outcome: Outcome) {
+        self.record = VmRecord { client: self.record.client.clone(), ..outcome.record };
+        self.notes.extend(outcome.notes);
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -207,12 +233,8 @@ impl VmActor {
             }
             Effect::Launch => {
                 self.notes.clear();
-                run(ctx, "launch", EFFECT, tools.launch(record), |me, out, ctx| {
-                    if out.is_ok() {
-                        me.follow_keeper(ctx);
-                    }
-                    me.conclude(out, Event::Launched, ctx);
-                });
+                let launch = tools.launch(record, self.why_not.clone());
+                run(ctx, "launch", EFFECT, launch, |me, out, ctx| me.launched(out, ctx));
             }
             Effect::Identify => {
                 run(ctx, "identify", EFFECT, tools.identify(record), |me, out, ctx| {
@@ -250,6 +272,24 @@ impl VmActor {
         }
     }
 
+    fn launched(&mut self, launched: Result<Launched>, ctx: &mut Context<Self>) {
+        let way = launched.map(|Launched { outcome, key }| {
+            self.found_out(outcome);
+            self.key = key;
+            self.follow_keeper(ctx);
+            match &self.record.started {
+                Some(Started { template: true, .. }) => Way::Template,
+                _ => Way::Boot,
+            }
+        });
+        if let (Ok(Way::Template), Some(deadline)) = (&way, self.deadline.take()) {
+            // It has nothing to do that takes time; and a boot is still to come if it does not come.
+            ctx.cancel_future(deadline);
+            self.deadline = Some(ctx.run_later(THAW_DEADLINE.min(boot_deadline()), |me, ctx| me.late(ctx)));
+        }
+        self.apply(Event::Launched(way), ctx);
+    }
+
     /// One way down at a time.
     fn ends_by(&mut self, ending: SpawnHandle, ctx: &mut Context<Self>) {
         if let Some(before) = self.ending.replace(ending) {
@@ -273,7 +313,7 @@ impl VmActor {
 
     fn late(&mut self, ctx: &mut Context<Self>) {
         self.deadline = None;
-        if !matches!(self.state, State::Launching { .. } | State::Booting | State::Identifying) {
+        if !matches!(self.state, State::Launching { .. } | State::Booting(_) | State::Identifying(_)) {
             return;
         }
         let (tools, phase, vm) = (self.tools.clone(), self.phase.clone(), self.record.id.clone());
@@ -316,7 +356,7 @@ impl Actor for VmActor {
         if let Some((_, job)) = self.jobs.first() {
             watch_cancel(job, ctx.address());
         }
-        if matches!(self.state, State::Booting | State::Silent { .. } | State::Ending { .. }) {
+        if matches!(self.state, State::Booting(_) | State::Silent { .. } | State::Ending { .. }) {
             self.follow_keeper(ctx);
         }
         for effect in self.state.first_effects() {
@@ -347,7 +387,11 @@ impl Handler<Obey> for VmActor {
         // The event first: the state that the goal is measured against is the one that follows.
         let refused = match (&self.state, message.order) {
             (State::Removing { .. } | State::Stuck { .. }, Order::Start | Order::Stop { .. }) => Some("being deleted"),
-            (State::Ending { .. } | State::Settling { .. }, Order::Start) => Some("being stopped"),
+            (State::Ending { then } | State::Settling { then }, Order::Start)
+                if !matches!(then, After::Again { .. }) =>
+            {
+                Some("being stopped")
+            }
             _ => None,
         };
         if let Some(why) = refused {

@@ -14,11 +14,12 @@ use std::time::Duration;
 use banger_bus::dirs::private_folder;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::io::packet::PacketSocket;
-use banger_schemas::keeper::{Event, Hello, Launch, Request, Status};
+use banger_schemas::io::packet::{Packet, PacketSocket};
+use banger_schemas::keeper::{Event, Hello, Launch, Origin, Request, Status};
 
 use super::runner::Runner;
 use crate::guest::sentence;
+use crate::templates::Guest;
 
 /// A keeper answers at once, unless it or the machine is in trouble.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -55,9 +56,23 @@ impl Keepers {
         self.folder.join(vm.as_str())
     }
 
-    /// Has the keeper launch the VMM.
-    pub(crate) async fn launch(&self, vm: &VmId, launch: Launch, fds: Vec<OwnedFd>) -> Result<()> {
-        self.connect(vm).await?.ask(&Request::Launch(Box::new(launch)), fds).await.map(drop)
+    /// Has the keeper launch the VMM, with a memory that was brought if there is one.
+    pub(crate) async fn launch(
+        &self,
+        vm: &VmId,
+        launch: Launch,
+        guest: Option<Guest>,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let launch = Box::new(launch);
+        let request = match guest {
+            Some(guest) => {
+                fds.extend(guest.fds);
+                Request::LaunchWith(launch, guest.memory)
+            }
+            None => Request::Launch(launch),
+        };
+        self.connect(vm).await?.ask(&request, fds).await.map(drop)
     }
 
     /// The keeper of a VM; `Gone` when there is none, another error when there may be one.
@@ -141,18 +156,28 @@ impl Keeper {
 
     /// Asks, and takes the answer with its descriptors. Those that are sent are the keeper's alone from then on.
     pub(crate) async fn ask(&self, request: &Request, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
+        match self.exchange(request, fds).await? {
+            Packet { message: Event::Done | Event::Stream, fds } => Ok(fds),
+            packet => Err(unexpected(packet.message)),
+        }
+    }
+
+    /// Freezes the guest and ends its VMM; what the guest has taken from its host.
+    pub(crate) async fn freeze(&self) -> Result<Origin> {
+        match self.exchange(&Request::Freeze, Vec::new()).await?.message {
+            Event::Frozen(origin) => Ok(origin),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn exchange(&self, request: &Request, fds: Vec<OwnedFd>) -> Result<Packet<Event>> {
         let exchange = async {
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             self.socket.send(request, &borrowed).await?;
             drop(fds);
             self.socket.expect::<Event>().await
         };
-        let answer = timely(exchange).await?;
-        match answer.message {
-            Event::Done | Event::Stream => Ok(answer.fds),
-            Event::Failed(message) => Err(Error::new(Kind::Guest, sentence(&message))),
-            Event::Status(_) => Err(Error::internal("the VM's keeper answered something else")),
-        }
+        timely(exchange).await
     }
 
     /// Asks for one stream.
@@ -177,6 +202,13 @@ impl Keeper {
                 _ => Err(Error::internal("the VM's keeper answered something else")),
             },
         }
+    }
+}
+
+fn unexpected(event: Event) -> Error {
+    match event {
+        Event::Failed(message) => Error::new(Kind::Guest, sentence(&message)),
+        _ => Error::internal("the VM's keeper answered something else"),
     }
 }
 

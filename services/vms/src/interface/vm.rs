@@ -211,6 +211,18 @@ impl VmFace {
         self.snapshot().backend_reason()
     }
 
+    /// How it was started (template, boot); empty while it does not run.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn started(&self) -> String {
+        self.view.borrow().started().to_owned()
+    }
+
+    /// Why it has booted; empty otherwise.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn started_reason(&self) -> String {
+        self.snapshot().started_reason()
+    }
+
     /// What it is to be run by: auto, qemu or firecracker.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend_wanted(&self) -> String {

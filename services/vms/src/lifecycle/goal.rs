@@ -24,8 +24,12 @@ impl Goal {
     pub(crate) fn verdict(self, state: &State) -> Option<Result<()>> {
         match (self, state) {
             (Goal::Made, State::Creating { .. } | State::Removing { .. }) => None,
-            (Goal::Running, State::Launching { then: None } | State::Booting | State::Identifying) => None,
+            (Goal::Running, State::Launching { then: None } | State::Booting(_) | State::Identifying(_)) => None,
             (Goal::Running, State::Silent { .. }) => None,
+            (
+                Goal::Running,
+                State::Ending { then: After::Again { .. } } | State::Settling { then: After::Again { .. } },
+            ) => None,
             (Goal::Running, State::Creating { doomed: false, .. }) => None,
             // On the way down with a reason: the reason is told when everything is put away.
             (Goal::Running, State::Ending { then: After::Stopped { why: Some(_) } }) => None,
@@ -47,7 +51,7 @@ impl Goal {
             (Goal::Made, _) => Some(Ok(())),
             (Goal::Stopped, State::Ending { .. } | State::Settling { .. } | State::Removing { .. }) => None,
             (Goal::Stopped, State::Launching { .. } | State::Creating { .. }) => None,
-            (Goal::Stopped, State::Booting | State::Identifying | State::Running | State::Silent { .. }) => {
+            (Goal::Stopped, State::Booting(_) | State::Identifying(_) | State::Running | State::Silent { .. }) => {
                 Some(Err(Error::new(Kind::Canceled, "the VM was started again meanwhile")))
             }
             (Goal::Gone, _) => None,

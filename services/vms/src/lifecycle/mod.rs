@@ -11,6 +11,9 @@
 //!    ▼ Removed
 //!   Gone
 //! ```
+//!
+//! A VM that is to go on from a template, and does not, comes down as one that has failed and is launched once more: it
+//! boots then.
 
 mod goal;
 mod step;
@@ -39,9 +42,9 @@ pub(crate) enum State {
         then: Option<After>,
     },
     /// The VMM runs; nothing was heard from the agent.
-    Booting,
+    Booting(Way),
     /// The agent is there and is being told who it is.
-    Identifying,
+    Identifying(Way),
     Running,
     /// It was running, its keeper lives and does not answer: nothing is concluded, and it is asked again and again.
     Silent {
@@ -69,11 +72,26 @@ pub(crate) enum State {
     },
 }
 
+/// How a VM comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It boots, or was found on its way by a service that came back.
+    Boot,
+    /// It goes on from a template's guest. One that does not go on boots.
+    Template,
+}
+
 /// What a VM that comes down becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum After {
-    Stopped { why: Option<Error> },
+    Stopped {
+        why: Option<Error>,
+    },
     Removed,
+    /// Started once more, since its template's guest did not go on.
+    Again {
+        why: Error,
+    },
 }
 
 /// What happens to a VM.
@@ -89,7 +107,7 @@ pub(crate) enum Event {
     ClientGone,
     /// Outcomes of effects.
     Made(Result<(), Error>),
-    Launched(Result<(), Error>),
+    Launched(Result<Way, Error>),
     Identified(Result<(), Error>),
     Settled,
     Removed(Result<(), Error>),
@@ -133,7 +151,11 @@ impl State {
             State::Creating { .. } => "creating",
             State::Stopped { why: None } => "stopped",
             State::Stopped { why: Some(_) } | State::Stuck { .. } | State::Silent { .. } => "failed",
-            State::Launching { .. } | State::Booting | State::Identifying => "starting",
+            State::Launching { .. }
+            | State::Booting(_)
+            | State::Identifying(_)
+            | State::Ending { then: After::Again { .. } }
+            | State::Settling { then: After::Again { .. } } => "starting",
             State::Running => "running",
             State::Ending { then: After::Stopped { .. } } | State::Settling { then: After::Stopped { .. } } => {
                 "stopping"
@@ -150,8 +172,12 @@ impl State {
         match self {
             State::Stopped { why: Some(why) } | State::Stuck { why } | State::Silent { why } => why.message.clone(),
             State::Launching { .. } => "starting the VMM".into(),
-            State::Booting => "waiting for the kernel and the agent".into(),
-            State::Identifying => "the agent takes its identity".into(),
+            State::Booting(Way::Boot) => "waiting for the kernel and the agent".into(),
+            State::Booting(Way::Template) => "waiting for the agent".into(),
+            State::Identifying(_) => "the agent takes its identity".into(),
+            State::Ending { then: After::Again { why } } | State::Settling { then: After::Again { why } } => {
+                format!("starting without its template: {}", why.message)
+            }
             _ => String::new(),
         }
     }

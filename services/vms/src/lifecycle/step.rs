@@ -1,7 +1,9 @@
 //! `(state, event) → (state, effects)`. An event that means nothing in a state changes nothing: outcomes of what
 //! was overtaken arrive late, and that is ordinary.
 
-use super::{After, Effect, Event, State};
+use banger_schemas::error::Error;
+
+use super::{After, Effect, Event, State, Way};
 
 use Effect::{Abandon, AwaitAgent, Identify, Kill, Launch, Make, Remove, Settle, Shutdown};
 
@@ -28,8 +30,8 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
             (State::Removing { why: None }, vec![Remove])
         }
 
-        (State::Launching { then: None }, Event::Launched(Ok(()))) => (State::Booting, vec![]),
-        (State::Launching { then: Some(then) }, Event::Launched(Ok(()))) => (State::Ending { then }, vec![Kill]),
+        (State::Launching { then: None }, Event::Launched(Ok(way))) => (State::Booting(way), vec![]),
+        (State::Launching { then: Some(then) }, Event::Launched(Ok(_))) => (State::Ending { then }, vec![Kill]),
         (State::Launching { then: None }, Event::Launched(Err(why))) => {
             (State::Settling { then: After::Stopped { why: Some(why) } }, vec![Settle])
         }
@@ -39,26 +41,35 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
             (State::Launching { then: Some(After::Removed) }, vec![])
         }
 
-        (State::Booting | State::Silent { .. }, Event::AgentUp) => (State::Identifying, vec![Identify]),
-        (State::Identifying, Event::Identified(Ok(()))) => (State::Running, vec![]),
-        (State::Identifying, Event::Identified(Err(why))) | (State::Booting | State::Identifying, Event::Late(why)) => {
-            (State::Ending { then: After::Stopped { why: Some(why) } }, vec![Kill])
+        (State::Booting(way), Event::AgentUp) => (State::Identifying(way), vec![Identify]),
+        (State::Silent { .. }, Event::AgentUp) => (State::Identifying(Way::Boot), vec![Identify]),
+        (State::Identifying(_), Event::Identified(Ok(()))) => (State::Running, vec![]),
+        (State::Identifying(way), Event::Identified(Err(why)))
+        | (State::Booting(way) | State::Identifying(way), Event::Late(why)) => {
+            (State::Ending { then: way.failed(why) }, vec![Kill])
         }
-        (State::Booting | State::Identifying | State::Silent { .. }, Event::Stop { .. }) => {
+        (State::Booting(_) | State::Identifying(_) | State::Silent { .. }, Event::Stop { .. }) => {
             (State::Ending { then: STOPPED }, vec![Kill])
         }
         (State::Running, Event::Silent(why)) => (State::Silent { why }, vec![]),
 
         (State::Running, Event::Stop { grace_ms }) => (State::Ending { then: STOPPED }, vec![Shutdown { grace_ms }]),
         (
-            State::Booting | State::Identifying | State::Running | State::Silent { .. },
+            State::Booting(_) | State::Identifying(_) | State::Running | State::Silent { .. },
             Event::Delete | Event::ClientGone,
         ) => (State::Ending { then: After::Removed }, vec![Kill]),
-        (State::Booting | State::Identifying | State::Running | State::Silent { .. }, Event::Exited(why)) => {
-            (State::Settling { then: After::Stopped { why: Some(why) } }, vec![Settle])
+        (State::Booting(way) | State::Identifying(way), Event::Exited(why)) => {
+            (State::Settling { then: way.failed(why) }, vec![Settle])
+        }
+        (State::Running | State::Silent { .. }, Event::Exited(why)) => {
+            (State::Settling { then: Way::Boot.failed(why) }, vec![Settle])
         }
 
-        (State::Ending { then: After::Stopped { .. } }, Event::Delete | Event::ClientGone) => {
+        (State::Ending { then: After::Again { .. } }, Event::Stop { .. }) => (State::Ending { then: STOPPED }, vec![]),
+        (State::Settling { then: After::Again { .. } }, Event::Stop { .. }) => {
+            (State::Settling { then: STOPPED }, vec![])
+        }
+        (State::Ending { then: After::Stopped { .. } | After::Again { .. } }, Event::Delete | Event::ClientGone) => {
             (State::Ending { then: After::Removed }, vec![Kill])
         }
         (State::Ending { then }, Event::Exited(_)) => (State::Settling { then }, vec![Settle]),
@@ -66,6 +77,9 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
             (State::Settling { then: After::Removed }, vec![])
         }
         (State::Settling { then: After::Stopped { why } }, Event::Settled) => (State::Stopped { why }, vec![]),
+        (State::Settling { then: After::Again { .. } }, Event::Settled) => {
+            (State::Launching { then: None }, vec![AwaitAgent, Launch])
+        }
         (State::Settling { then: After::Removed }, Event::Settled) => (State::Removing { why: None }, vec![Remove]),
 
         (State::Removing { why }, Event::Removed(Ok(()))) => (State::Gone { why }, vec![]),
@@ -78,14 +92,24 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
     }
 }
 
+impl Way {
+    /// What becomes of a VM that did not come up.
+    fn failed(self, why: Error) -> After {
+        match self {
+            Way::Boot => After::Stopped { why: Some(why) },
+            Way::Template => After::Again { why },
+        }
+    }
+}
+
 impl State {
     /// What a VM that is in this state when it comes into the world begins with.
     pub(crate) fn first_effects(&self) -> Vec<Effect> {
         match self {
             State::Creating { .. } => vec![Make],
-            State::Booting => vec![AwaitAgent],
+            State::Booting(_) => vec![AwaitAgent],
             State::Ending { then: After::Stopped { .. } } => vec![Shutdown { grace_ms: 0 }],
-            State::Ending { then: After::Removed } => vec![Kill],
+            State::Ending { then: After::Removed | After::Again { .. } } => vec![Kill],
             State::Settling { .. } => vec![Settle],
             State::Removing { .. } => vec![Remove],
             _ => vec![],

@@ -26,7 +26,7 @@ fn a_whole_life() {
         NEW,
         [
             Event::Made(Ok(())),
-            Event::Launched(Ok(())),
+            Event::Launched(Ok(Way::Boot)),
             Event::AgentUp,
             Event::Identified(Ok(())),
             Event::Stop { grace_ms: 5 },
@@ -50,17 +50,42 @@ fn a_creation_that_fails_leaves_nothing_and_tells_why() {
 #[test]
 fn a_boot_that_never_answers_is_ended_and_kept() {
     let (state, effects) =
-        run(State::Booting, [Event::Late(why()), Event::Exited(Error::internal("killed")), Event::Settled]);
+        run(State::Booting(Way::Boot), [Event::Late(why()), Event::Exited(Error::internal("killed")), Event::Settled]);
     assert_eq!(state, State::Stopped { why: Some(why()) });
     assert_eq!(effects, [Effect::Kill, Effect::Settle]);
     assert_eq!(Goal::Running.verdict(&state), Some(Err(why())));
 }
 
 #[test]
+fn a_vm_whose_template_does_not_go_on_boots() {
+    let booting = State::Launching { then: None };
+    for events in [
+        vec![Event::Exited(why()), Event::Settled],
+        vec![Event::Late(why()), Event::Exited(why()), Event::Settled],
+        vec![Event::AgentUp, Event::Identified(Err(why())), Event::Exited(why()), Event::Settled],
+    ] {
+        let launched = std::iter::once(Event::Launched(Ok(Way::Template)));
+        let (state, effects) = run(booting.clone(), launched.chain(events.clone()));
+        assert_eq!(state, State::Launching { then: None });
+        assert_eq!(effects.last(), Some(&Effect::Launch));
+        for (at, _) in events.iter().enumerate() {
+            let launched = std::iter::once(Event::Launched(Ok(Way::Template)));
+            let (state, _) = run(booting.clone(), launched.chain(events[..at].iter().cloned()));
+            assert_eq!((Goal::Running.verdict(&state), state.as_str()), (None, "starting"), "{state:?}");
+            let (state, _) = run(state, [Event::Stop { grace_ms: 1 }, Event::Exited(why()), Event::Settled]);
+            assert_eq!(state, State::Stopped { why: None });
+        }
+        // Once more it does not go on from a template.
+        let (state, _) = run(state, [Event::Launched(Ok(Way::Boot)), Event::Exited(why()), Event::Settled]);
+        assert_eq!(state, State::Stopped { why: Some(why()) });
+    }
+}
+
+#[test]
 fn a_delete_in_the_middle_of_a_launch_waits_for_what_was_launched() {
     let (state, effects) = run(State::Launching { then: None }, [Event::Delete]);
     assert_eq!((state.as_str(), effects.len()), ("starting", 0));
-    let (state, effects) = run(state, [Event::Launched(Ok(())), Event::Exited(why()), Event::Settled]);
+    let (state, effects) = run(state, [Event::Launched(Ok(Way::Boot)), Event::Exited(why()), Event::Settled]);
     assert_eq!(state, State::Removing { why: None });
     assert_eq!(effects, [Effect::Kill, Effect::Settle, Effect::Remove]);
 }
@@ -73,7 +98,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Delete),
         Just(Event::ClientGone),
         outcome().prop_map(Event::Made),
-        outcome().prop_map(Event::Launched),
+        prop_oneof![Just(Ok(Way::Boot)), Just(Ok(Way::Template)), Just(Err(why()))].prop_map(Event::Launched),
         outcome().prop_map(Event::Identified),
         outcome().prop_map(Event::Removed),
         Just(Event::Settled),
@@ -91,7 +116,7 @@ fn settle(mut state: State, mut effects: Vec<Effect>) -> State {
         let event = match effect {
             Effect::Make => Event::Made(Ok(())),
             Effect::Abandon => Event::Made(Err(why())),
-            Effect::Launch => Event::Launched(Ok(())),
+            Effect::Launch => Event::Launched(Ok(Way::Boot)),
             Effect::Identify => Event::Identified(Ok(())),
             Effect::Shutdown { .. } | Effect::Kill => Event::Exited(why()),
             Effect::Settle => Event::Settled,

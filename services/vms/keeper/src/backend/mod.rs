@@ -31,6 +31,18 @@ pub struct Files {
     pub system: OwnedFd,
     pub work: OwnedFd,
     pub tap: Option<OwnedFd>,
+    /// The guest's memory, where it is not the VMM's own.
+    pub memory: Option<Memory>,
+}
+
+/// A guest's memory that outlives its VMM.
+#[derive(Debug)]
+pub struct Memory {
+    pub ram: OwnedFd,
+    /// The state of its devices and processors.
+    pub devices: OwnedFd,
+    /// A frozen guest's, which goes on; else empty.
+    pub frozen: bool,
 }
 
 /// A running VMM and what connects it to its keeper. Everything that comes out of it is hostile.
@@ -62,6 +74,9 @@ pub trait Backend {
 pub trait Control {
     /// Asks the VMM to end; done when it has agreed. The process may outlive the answer by a moment.
     fn quit(&mut self) -> LocalBoxFuture<'_, io::Result<()>>;
+
+    /// Stops the guest for good and keeps it in the memory that it was launched with.
+    fn freeze(&mut self) -> LocalBoxFuture<'_, io::Result<()>>;
 }
 
 /// The backend of that kind.

@@ -4,12 +4,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
-use crate::fds;
 use crate::tap::Gate;
+use crate::{fds, life};
+
+/// A VMM whose API broke off is ending by itself, or must be ended.
+const ENDING: Duration = Duration::from_millis(200);
 
 /// What a VMM finds around it.
 #[derive(Debug)]
@@ -49,4 +54,21 @@ pub(super) fn spawn(
     fds::inherit(&mut command, passed);
     let child = command.spawn()?;
     Ok((child, pipe::Receiver::from_owned_fd(messages.into())?))
+}
+
+/// Ends a VMM that did not start, and says why it did not.
+pub(super) async fn failed(mut child: Child, messages: pipe::Receiver, error: io::Error) -> io::Error {
+    let ended = timeout(ENDING, child.wait()).await;
+    let mut what = match ended {
+        Ok(Ok(status)) => format!("it ended with {status}, {error}"),
+        _ => error.to_string(),
+    };
+    // A process that cannot be killed has ended.
+    let _ = child.kill().await;
+    let said = timeout(ENDING, life::tail(messages)).await.unwrap_or_default();
+    if !said.is_empty() {
+        what.push_str(": ");
+        what.push_str(&said);
+    }
+    io::Error::new(error.kind(), what)
 }

@@ -18,13 +18,10 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, OptionFuture};
 use nix::libc;
 use tempfile::TempDir;
-use tokio::net::unix::pipe;
-use tokio::process::Child;
 use tokio::time::timeout;
 
 use super::process::{self, Surroundings};
 use super::{Agent, Backend, Files, Machine, pair};
-use crate::life;
 use crate::tap::{self, Offer};
 use api::Api;
 use requests::{Places, Request, requests};
@@ -32,8 +29,6 @@ pub use vsock::Vsock;
 
 /// For all of a start, from the process to the answer that the guest runs: less than a supervisor waits for it.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// A VMM whose API broke off is ending by itself, or must be ended.
-const ENDING: Duration = Duration::from_millis(200);
 
 /// Firecracker.
 #[derive(Debug)]
@@ -46,6 +41,9 @@ impl Backend for Firecracker {
 }
 
 async fn start(launch: &Launch, files: Files) -> io::Result<Machine> {
+    if files.memory.is_some() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "its guests are not frozen yet"));
+    }
     // Two sockets are in it for the time of the start; then nothing of the VM is found by a name.
     let folder = private_folder()?;
     let (offer, gate) = files.tap.map(tap::offer).transpose()?.unzip();
@@ -71,7 +69,7 @@ async fn start(launch: &Launch, files: Files) -> io::Result<Machine> {
     };
     match told {
         Ok(vsock) => Ok(Machine { child, control: None, agent: Agent::Vsock(vsock), console, messages }),
-        Err(error) => Err(failed(child, messages, error).await),
+        Err(error) => Err(process::failed(child, messages, error).await),
     }
 }
 
@@ -111,21 +109,4 @@ async fn tell(folder: &Path, requests: &[Request]) -> io::Result<Vsock> {
         api.put(request).await?;
     }
     Vsock::at(&folder.join(requests::VSOCK))
-}
-
-/// Ends a VMM that did not start, and says why it did not.
-async fn failed(mut child: Child, messages: pipe::Receiver, error: io::Error) -> io::Error {
-    let ended = timeout(ENDING, child.wait()).await;
-    let mut what = match ended {
-        Ok(Ok(status)) => format!("it ended with {status}, {error}"),
-        _ => error.to_string(),
-    };
-    // A process that cannot be killed has ended.
-    let _ = child.kill().await;
-    let said = timeout(ENDING, life::tail(messages)).await.unwrap_or_default();
-    if !said.is_empty() {
-        what.push_str(": ");
-        what.push_str(&said);
-    }
-    io::Error::new(error.kind(), what)
 }

@@ -19,6 +19,8 @@ pub(super) struct Numbers {
     pub system: RawFd,
     pub work: RawFd,
     pub tap: Option<RawFd>,
+    /// The guest's memory, and whether it is a frozen guest's.
+    pub ram: Option<(RawFd, bool)>,
     pub agent: RawFd,
     pub console: RawFd,
     pub qmp: RawFd,
@@ -30,7 +32,7 @@ const AGENT_PORT: &str = "agent";
 /// Everything after the program's name. `tsc_khz` is the host's counter's rate, needed under emulation.
 pub(super) fn arguments(launch: &Launch, fds: &Numbers, tsc_khz: Option<u32>) -> Vec<String> {
     let mut args = Args(Vec::new());
-    machine(&mut args, launch);
+    machine(&mut args, launch, fds);
     args.add("-kernel", format!("/proc/self/fd/{}", fds.kernel));
     args.add("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
     args.add("-append", kernel_arguments(launch.backend, tsc_khz));
@@ -56,22 +58,33 @@ pub(super) fn arguments(launch: &Launch, fds: &Numbers, tsc_khz: Option<u32>) ->
     args.0
 }
 
-fn machine(args: &mut Args, launch: &Launch) {
+fn machine(args: &mut Args, launch: &Launch, fds: &Numbers) {
+    let backed = if fds.ram.is_some() { ",memory-backend=ram" } else { "" };
     // ACPI announces the virtio devices, since Debian's kernels take none from the command line; without the RTC
     // the guest waits two seconds for it and begins in 1970.
     if launch.backend == Backend::QemuTcg {
-        args.add("-M", "microvm,acpi=on,rtc=on,pit=off");
+        args.add("-M", format!("microvm,acpi=on,rtc=on,pit=off{backed}"));
         args.add("-accel", "tcg,thread=multi");
         // Emulated, the string instructions that ERMS says are quick move byte by byte: without it guests copy twice as
         // fast.
         args.add("-cpu", "max,-erms");
     } else {
-        args.add("-M", "microvm,acpi=on,rtc=on");
+        args.add("-M", format!("microvm,acpi=on,rtc=on{backed}"));
         args.add("-accel", "kvm");
         args.add("-cpu", "host");
     }
     args.add("-smp", launch.vcpus.to_string());
     args.add("-m", format!("{}M", launch.memory_mib));
+    if let Some((ram, frozen)) = fds.ram {
+        // A frozen guest's memory is everybody's who goes on from it: what a VM writes is its own copy.
+        let share = if frozen { "off" } else { "on" };
+        let size = launch.memory_mib;
+        let path = format!("/proc/self/fd/{ram}");
+        args.add("-object", format!("memory-backend-file,id=ram,size={size}M,mem-path={path},share={share}"));
+        if frozen {
+            args.add("-incoming", "defer");
+        }
+    }
     for flag in ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"] {
         args.0.push(flag.into());
     }
@@ -140,6 +153,7 @@ mod tests {
         system: 13,
         work: 14,
         tap: Some(15),
+        ram: None,
         agent: 16,
         console: 17,
         qmp: 18,
@@ -192,6 +206,18 @@ mod tests {
         assert!(!line.contains("mitigations") && !line.contains("tsc"), "{line}");
         let tcg = arguments(&some_launch(Backend::QemuTcg), &FDS, Some(2_596_140));
         assert!(values(&tcg, "-append")[0].contains(" tsc_early_khz=2596140 "));
+    }
+
+    #[test]
+    fn a_frozen_guests_memory_is_mapped_privately_on_the_machine_that_it_was_frozen_on() {
+        let with = |ram| arguments(&some_launch(Backend::QemuTcg), &Numbers { ram, ..FDS }, Some(1));
+        let (fresh, frozen) = (with(Some((19, false))), with(Some((19, true))));
+        assert!(values(&fresh, "-M")[0].ends_with(",memory-backend=ram"));
+        let backend = "memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/19,share=";
+        assert_eq!(values(&fresh, "-object")[0], format!("{backend}on"));
+        let differ: Vec<_> = frozen.iter().filter(|arg| !fresh.contains(arg)).collect();
+        assert_eq!(differ, [&format!("{backend}off"), "-incoming", "defer"]);
+        assert!(with(None).iter().all(|arg| !arg.contains("memory-backend")));
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //!
 //! The greeting waits in the socket until the first command, so that launching never waits for it.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::UnixStream;
 
 /// No line of a VMM is longer.
 const MAX_LINE: usize = 64 * 1024;
@@ -17,25 +20,53 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A QMP connection.
 #[derive(Debug)]
-pub(super) struct Qmp<S> {
-    stream: BufReader<S>,
+pub(super) struct Qmp {
+    stream: BufReader<UnixStream>,
     negotiated: bool,
+    /// The last that an event said of a migration, which may come before the answer to the command that began it.
+    migration: Option<String>,
     patience: Duration,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Qmp { stream: BufReader::new(stream), negotiated: false, patience: PATIENCE }
+impl Qmp {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Qmp { stream: BufReader::new(stream), negotiated: false, migration: None, patience: PATIENCE }
     }
 
-    /// Sends a command without arguments and waits for its answer.
-    pub(super) async fn execute(&mut self, command: &str) -> io::Result<()> {
+    /// Sends a command and waits for its answer.
+    pub(super) async fn execute(&mut self, command: &str, arguments: Value) -> io::Result<()> {
+        self.negotiate().await?;
+        self.exchange(command, arguments, None).await
+    }
+
+    /// Gives the VMM a file, which commands then know by this name.
+    pub(super) async fn give(&mut self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.negotiate().await?;
+        self.exchange("getfd", json!({ "fdname": name }), Some(file)).await
+    }
+
+    /// Waits until a migration, either way, is done.
+    pub(super) async fn migrated(&mut self) -> io::Result<()> {
+        within(self.patience, async {
+            for _ in 0..MAX_EVENTS {
+                match self.migration.as_deref() {
+                    Some("completed") => return Ok(()),
+                    Some("failed") => return Err(io::Error::other("the migration failed")),
+                    _ => drop(self.line().await?),
+                }
+            }
+            Err(nonsense("no end of a migration among its messages"))
+        })
+        .await
+    }
+
+    async fn negotiate(&mut self) -> io::Result<()> {
         if !self.negotiated {
             within(self.patience, self.greeting()).await?;
-            within(self.patience, self.exchange("qmp_capabilities")).await?;
+            self.exchange("qmp_capabilities", Value::Null, None).await?;
             self.negotiated = true;
         }
-        within(self.patience, self.exchange(command)).await
+        Ok(())
     }
 
     async fn greeting(&mut self) -> io::Result<()> {
@@ -45,9 +76,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
         }
     }
 
-    async fn exchange(&mut self, command: &str) -> io::Result<()> {
-        let request = format!("{}\n", serde_json::json!({ "execute": command }));
-        self.stream.write_all(request.as_bytes()).await?;
+    async fn exchange(&mut self, command: &str, arguments: Value, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut request = json!({ "execute": command });
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        within(self.patience, async {
+            self.send(&format!("{request}\n"), file).await?;
+            self.answer(command).await
+        })
+        .await
+    }
+
+    async fn send(&mut self, request: &str, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let Some(file) = file else { return self.stream.write_all(request.as_bytes()).await };
+        let stream = self.stream.get_ref();
+        let sent = stream.async_io(Interest::WRITABLE, || {
+            let (bytes, raw) = ([IoSlice::new(request.as_bytes())], [file.as_raw_fd()]);
+            let rights = [ControlMessage::ScmRights(&raw)];
+            Ok(sendmsg::<()>(stream.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
+        });
+        // A line of a hundred bytes goes in one piece, or the socket is full of what nobody reads.
+        if sent.await? == request.len() { Ok(()) } else { Err(nonsense("it takes half a command")) }
+    }
+
+    async fn answer(&mut self, command: &str) -> io::Result<()> {
         for _ in 0..MAX_EVENTS {
             let reply = self.line().await?;
             if reply.get("return").is_some() {
@@ -64,12 +117,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
     async fn line(&mut self) -> io::Result<Value> {
         let mut line = Vec::new();
         (&mut self.stream).take(MAX_LINE as u64).read_until(b'\n', &mut line).await?;
-        match line.last() {
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(b'\n') => serde_json::from_slice(&line).map_err(|error| nonsense(&error.to_string())),
-            Some(_) if line.len() == MAX_LINE => Err(nonsense("a line without an end")),
-            Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        let message: Value = match line.last() {
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(b'\n') => serde_json::from_slice(&line).map_err(|error| nonsense(&error.to_string()))?,
+            Some(_) if line.len() == MAX_LINE => return Err(nonsense("a line without an end")),
+            Some(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        if message.get("event").and_then(Value::as_str) == Some("MIGRATION") {
+            self.migration = message.pointer("/data/status").and_then(Value::as_str).map(str::to_owned);
         }
+        Ok(message)
     }
 }
 
@@ -84,19 +141,58 @@ async fn within(patience: Duration, step: impl Future<Output = io::Result<()>>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::duplex;
 
     const GREETING: &[u8] = b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
     const OK: &[u8] = b"{\"return\": {}}\r\n";
     const EVENT: &[u8] = b"{\"event\": \"RESET\", \"data\": {}}\r\n";
 
+    /// A connection to a VMM that says all this, whatever it is asked.
+    fn connected_to(wire: &[&[u8]]) -> Qmp {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let wire = wire.concat();
+        tokio::spawn(async move {
+            drop(theirs.write_all(&wire).await);
+            std::future::pending::<()>().await;
+            drop(theirs);
+        });
+        Qmp { patience: Duration::from_millis(200), ..Qmp::new(ours) }
+    }
+
     async fn answered_with(wire: &[&[u8]]) -> io::Result<()> {
-        let (ours, mut theirs) = duplex(1024 * 1024);
-        theirs.write_all(&wire.concat()).await.unwrap();
-        let mut qmp = Qmp { patience: Duration::from_millis(200), ..Qmp::new(ours) };
-        let result = qmp.execute("quit").await;
-        drop(theirs);
-        result
+        connected_to(wire).execute("quit", Value::Null).await
+    }
+
+    #[tokio::test]
+    async fn a_migration_is_over_when_it_says_so_whether_before_or_after_the_answer() {
+        let says = |status| format!("{{\"event\": \"MIGRATION\", \"data\": {{\"status\": \"{status}\"}}}}\n").into_bytes();
+        let (done, failed, active) = (says("completed"), says("failed"), says("active"));
+        for order in [[&active[..], &done, OK], [&active, OK, &done]] {
+            let mut qmp = connected_to(&[&[GREETING, OK], &order[..]].concat());
+            qmp.execute("migrate", Value::Null).await.unwrap();
+            qmp.migrated().await.unwrap();
+        }
+        let mut qmp = connected_to(&[GREETING, OK, OK, &failed]);
+        qmp.execute("migrate", Value::Null).await.unwrap();
+        assert_eq!(qmp.migrated().await.unwrap_err().to_string(), "the migration failed");
+        let mut qmp = connected_to(&[GREETING, OK, OK, &active]);
+        qmp.execute("migrate", Value::Null).await.unwrap();
+        assert_eq!(qmp.migrated().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_file_goes_with_its_command() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut qmp = Qmp { negotiated: true, patience: Duration::from_millis(200), ..Qmp::new(ours) };
+        let given = std::fs::File::open("/dev/null").unwrap();
+        assert!(qmp.give("devices", std::os::fd::AsFd::as_fd(&given)).await.is_err(), "nobody answers");
+        let (mut bytes, mut room) = ([0; 256], nix::cmsg_space!([std::os::fd::RawFd; 2]));
+        let mut into = [std::io::IoSliceMut::new(&mut bytes)];
+        let got = nix::sys::socket::recvmsg::<()>(theirs.as_raw_fd(), &mut into, Some(&mut room), MsgFlags::empty());
+        let got = got.unwrap();
+        assert_eq!(got.cmsgs().unwrap().count(), 1);
+        let length = got.bytes;
+        let request: Value = serde_json::from_slice(&bytes[..length]).unwrap();
+        assert_eq!(request, json!({ "execute": "getfd", "arguments": { "fdname": "devices" } }));
     }
 
     #[tokio::test]

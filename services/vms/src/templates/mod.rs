@@ -1,0 +1,239 @@
+//! Templates: guests frozen at the moment when all that is left is to tell them who they are. A machine whose key has
+//! one goes on from it in place of a boot; the first machine of a key boots, and has one made.
+//!
+//! A template is read and checked whole when this service first uses it, and is sealed memory from then on; its pristine
+//! disks stay files, and one that was written since is not used. So a start reads none of the memory, and what is not
+//! seen is only memory that goes bad after it was read.
+
+mod key;
+mod make;
+mod memory;
+mod room;
+mod store;
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex as StdMutex};
+
+use banger_bus::effects::blocking;
+use banger_schemas::error::{Error, Kind, Result};
+use banger_schemas::keeper::Memory;
+use tokio::sync::Mutex;
+
+pub(crate) use key::{Key, Program};
+pub(crate) use make::want;
+pub(crate) use store::Row;
+use store::{Frozen, Parts, Store};
+
+/// Templates whose memory this service holds; each has the size of what its guest used.
+const HELD: usize = 2;
+/// Templates on the disk, and what they may take there.
+const MOST: usize = 16;
+const MOST_BYTES: u64 = 4 << 30;
+/// `off`: no template is used or made.
+const VARIABLE: &str = "BANGER_TEMPLATES";
+
+/// All templates of this service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Templates {
+    store: Arc<Store>,
+    /// The least recently used first. Held while one is read, so that nobody reads it twice.
+    held: Arc<Mutex<Vec<Arc<Frozen>>>>,
+    /// Keys that are being worked on.
+    making: Arc<StdMutex<HashSet<String>>>,
+    off: bool,
+}
+
+/// A guest to go on from.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) memory: Memory,
+    /// Its memory, its devices' state.
+    pub(crate) fds: [OwnedFd; 2],
+}
+
+impl Templates {
+    pub(crate) fn open(folder: PathBuf) -> Result<Self> {
+        let off = std::env::var(VARIABLE).is_ok_and(|value| value == "off");
+        let store = Arc::new(Store::open(folder)?);
+        Ok(Templates { store, held: Arc::default(), making: Arc::default(), off })
+    }
+
+    pub(crate) fn off(&self) -> bool {
+        self.off
+    }
+
+    fn folder(&self) -> &Path {
+        self.store.folder()
+    }
+
+    fn exists(&self, key: &Key) -> bool {
+        self.store.exists(&key.name())
+    }
+
+    /// The template of a key; an error where there is none: a sentence.
+    async fn find(&self, key: &Key) -> Result<Arc<Frozen>> {
+        let name = key.name();
+        let mut held = self.held.lock().await;
+        let frozen = match held.iter().position(|frozen| frozen.name == name) {
+            Some(at) => held.remove(at),
+            None => {
+                let (store, wanted) = (self.store.clone(), key.clone());
+                let loaded = blocking(move || store.load(&wanted)).await;
+                match loaded {
+                    Ok(Some(frozen)) => Arc::new(frozen),
+                    Ok(None) => return Err(Error::new(Kind::NotFound, "there is no template of its kind yet")),
+                    Err(error) => {
+                        self.remove(&name, &error.message);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        held.push(frozen.clone());
+        let more = held.len().saturating_sub(HELD);
+        held.drain(..more);
+        Ok(frozen)
+    }
+
+    fn remove(&self, name: &str, why: &str) {
+        tracing::warn!(name, why, "a template is removed");
+        if let Err(error) = self.store.remove(name) {
+            tracing::error!(%error, "it stays");
+        }
+    }
+
+    /// The pristine disks of a key's template, to be copied.
+    pub(crate) async fn disks(&self, key: &Key) -> Result<[OwnedFd; 2]> {
+        let frozen = self.find(key).await?;
+        match frozen.disks() {
+            Ok(disks) => {
+                self.store.used(&frozen.name);
+                Ok(disks)
+            }
+            Err(error) => {
+                self.condemn(key, &error.message).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The guest of a key's template.
+    pub(crate) async fn guest(&self, key: &Key) -> Result<Guest> {
+        let frozen = self.find(key).await?;
+        Ok(Guest { memory: Memory::Frozen(frozen.origin.clone()), fds: frozen.guest()? })
+    }
+
+    /// Removes a template that is of no use.
+    pub(crate) async fn condemn(&self, key: &Key, why: &str) {
+        let name = key.name();
+        self.held.lock().await.retain(|frozen| frozen.name != name);
+        self.remove(&name, why);
+    }
+
+    /// Keeps a guest that was frozen, and lets the least recently used go where there are too many.
+    async fn keep(&self, key: Key, parts: Parts) -> Result<()> {
+        let store = self.store.clone();
+        let frozen = blocking(move || {
+            let frozen = store.publish(&key, parts)?;
+            for name in too_many(&store.list()?) {
+                tracing::info!(name, "the least recently used template goes");
+                store.remove(&name)?;
+            }
+            Ok(frozen)
+        });
+        let frozen = Arc::new(frozen.await?);
+        let mut held = self.held.lock().await;
+        held.retain(|other| other.name != frozen.name);
+        held.push(frozen);
+        let more = held.len().saturating_sub(HELD);
+        held.drain(..more);
+        Ok(())
+    }
+
+    /// All of them, the least recently used first.
+    pub(crate) async fn list(&self) -> Result<Vec<Row>> {
+        let store = self.store.clone();
+        blocking(move || store.list()).await
+    }
+
+    /// Removes all of them; how many there were.
+    pub(crate) async fn prune(&self) -> Result<u32> {
+        let mut held = self.held.lock().await;
+        held.clear();
+        let store = self.store.clone();
+        blocking(move || {
+            let rows = store.list()?;
+            rows.iter().try_for_each(|row| store.remove(&row.name))?;
+            Ok(u32::try_from(rows.len()).unwrap_or(u32::MAX))
+        })
+        .await
+    }
+
+    /// The right to make a key's template; nobody else has it meanwhile.
+    fn begin(&self, key: &Key) -> Option<Making> {
+        let (name, making) = (key.name(), self.making.clone());
+        making.lock().ok()?.insert(name.clone()).then_some(Making { name, making: self.making.clone() })
+    }
+}
+
+/// A key that is being worked on, as long as this lives.
+struct Making {
+    name: String,
+    making: Arc<StdMutex<HashSet<String>>>,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let Ok(mut making) = self.making.lock() {
+            making.remove(&self.name);
+        }
+    }
+}
+
+/// Of templates, the least recently used first, those that are too many.
+fn too_many(rows: &[Row]) -> Vec<String> {
+    let (mut count, mut bytes) = (rows.len(), rows.iter().map(|row| row.bytes).sum::<u64>());
+    let mut gone = Vec::new();
+    for row in rows {
+        if count <= MOST && bytes <= MOST_BYTES {
+            break;
+        }
+        count -= 1;
+        bytes -= row.bytes;
+        gone.push(row.name.clone());
+    }
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, bytes: u64) -> Row {
+        Row { name: name.into(), key: key::some(), bytes, made: 0, used: 0 }
+    }
+
+    #[test]
+    fn the_least_recently_used_go_until_the_rest_fits() {
+        let few: Vec<Row> = (0..MOST).map(|n| row(&n.to_string(), 1)).collect();
+        assert!(too_many(&few).is_empty());
+        let many: Vec<Row> = (0..MOST + 2).map(|n| row(&n.to_string(), 1)).collect();
+        assert_eq!(too_many(&many), ["0", "1"]);
+        let large = [row("a", MOST_BYTES / 2), row("b", MOST_BYTES / 2), row("c", 1)];
+        assert_eq!(too_many(&large), ["a"]);
+    }
+
+    #[test]
+    fn one_key_is_made_once_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let templates = Templates::open(folder.path().join("t")).unwrap();
+        let key = key::some();
+        let first = templates.begin(&key);
+        assert!(first.is_some() && templates.begin(&key).is_none());
+        assert!(templates.begin(&Key { vcpus: 9, ..key.clone() }).is_some());
+        drop(first);
+        assert!(templates.begin(&key).is_some());
+    }
+}
