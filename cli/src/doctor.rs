@@ -67,7 +67,7 @@ async fn services(client: &Client) -> Vec<Row> {
     rows.extend(backends(client).await.unwrap_or_else(|e| vec![failed(e)]));
     rows.extend(vm_network(client).await.unwrap_or_else(|e| vec![failed(e)]));
     rows.extend(names(client).await.unwrap_or_else(|e| vec![failed(e)]));
-    for row in [disk(client).await, kept(client).await] {
+    for row in [disk(client).await, kept(client).await, templates(client).await] {
         rows.push(row.unwrap_or_else(failed));
     }
     rows
@@ -139,4 +139,11 @@ async fn kept(client: &Client) -> Result<Row, Error> {
         0 => Row::new(Verdict::Warn, "images", found, "the first 'banger vm run' builds one, which takes minutes"),
         _ => Row::new(Verdict::Pass, "images", found, ""),
     })
+}
+
+async fn templates(client: &Client) -> Result<Row, Error> {
+    let vms = banger_schemas::vms::ManagerProxy::new(&client.bus).await?;
+    let rows = vms.list_templates(Default::default()).await?;
+    let size = rows.iter().filter_map(|row| row.get("size")?.downcast_ref::<u64>().ok()).sum();
+    Ok(Row::new(Verdict::Pass, "templates", format!("{} here, {}", rows.len(), bytes(size)), ""))
 }

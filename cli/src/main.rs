@@ -13,6 +13,7 @@ mod image;
 mod observe;
 mod progress;
 mod system;
+mod template;
 mod trace;
 mod view;
 mod vm;
@@ -61,6 +62,11 @@ enum Command {
         #[command(subcommand)]
         command: image::KernelCommand,
     },
+    /// List and remove what new machines go on from in place of a boot
+    Template {
+        #[command(subcommand)]
+        command: template::TemplateCommand,
+    },
     /// Show how banger runs here, what is missing, and what cures it
     Doctor(doctor::Args),
     /// Install banger as services of this host, and look after them
@@ -103,6 +109,7 @@ async fn run(command: Command, ask: Ask) -> Result<u8, Failure> {
         Command::Vm { command } => vm::run(command, ask).await,
         Command::Image { command } => image::run_image(command, ask).await.map(|()| code::OK),
         Command::Kernel { command } => image::run_kernel(command, ask).await.map(|()| code::OK),
+        Command::Template { command } => template::run(command, ask).await.map(|()| code::OK),
         Command::Doctor(args) => doctor::run(args).await,
         Command::System { command } => system::run(command).await,
         Command::Trace(args) => trace::run(args, ask).await,

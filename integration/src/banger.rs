@@ -134,6 +134,8 @@ impl Banger {
             .env("BANGER_RUNTIME_DIR", self.home.path().join("run"))
             .env("BANGER_IMAGE_DIR", &self.catalog)
             .env("BANGER_LINGER_SECONDS", self.linger.to_string())
+            // What a test watches shall not have another machine boot beside it.
+            .env("BANGER_TEMPLATES", "off")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())

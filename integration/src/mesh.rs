@@ -72,6 +72,7 @@ impl Mesh {
             .env("BANGER_RUNTIME_DIR", self.home.path().join("run"))
             .env("BANGER_IMAGE_DIR", catalog::folder(Who::Me))
             .env("BANGER_LIB_DIR", dist().join("lib/banger").canonicalize().unwrap())
+            .env("BANGER_TEMPLATES", "off")
             // For this client this is the system's bus.
             .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus())
             .current_dir("/")

@@ -109,6 +109,19 @@ pub const VM_MANAGE_ALL: &Action = &Action {
     }),
 };
 
+/// Remove what makes all users' new VMs start quickly.
+pub const TEMPLATE_PRUNE: &Action = &Action {
+    id: "dev.banger.vms.prune-templates",
+    peers: &[],
+    policy: Some(Policy {
+        description: "Remove the templates of sandboxes",
+        message: "Authentication is required to remove the templates that all users' sandboxes start from",
+        defaults: Host,
+        asked_by: &[VMS_USER],
+        imply: None,
+    }),
+};
+
 /// See the catalog of images and kernels.
 pub const IMAGE_VIEW: &Action = &Action {
     id: "dev.banger.images.view",
@@ -164,6 +177,7 @@ pub const ALL: &[&Action] = &[
     VM_CREATE,
     VM_MANAGE,
     VM_MANAGE_ALL,
+    TEMPLATE_PRUNE,
     IMAGE_VIEW,
     IMAGE_PULL,
     IMAGE_DELETE,

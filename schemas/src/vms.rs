@@ -186,6 +186,14 @@ pub trait Manager {
     /// there for who may see them. `options`: `owner u`: as this user sees it, for who may see everybody's.
     fn get(&self, reference: &str, options: Dict) -> zbus::Result<OwnedObjectPath>;
 
+    /// Templates that new VMs go on from, the least recently used first. Each: `name s`, `image s`, `kernel s`, `backend s`,
+    /// `vcpus u`, `memory-mib u`, `disk-mib t`, `network b`, `size t` (bytes on the disk), `created t`, `used t` (seconds
+    /// since the epoch).
+    fn list_templates(&self, options: Dict) -> zbus::Result<Vec<Dict>>;
+
+    /// Removes all templates; how many. VMs that go on from one are not disturbed, and the next of its kind boots.
+    fn prune_templates(&self, options: Dict) -> zbus::Result<u32>;
+
     /// How VMs run on this host: `firecracker`, `qemu-kvm`, `qemu-tcg`, or empty when they cannot.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend(&self) -> zbus::Result<String>;

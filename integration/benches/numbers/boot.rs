@@ -50,7 +50,7 @@ async fn bare(banger: &Banger) -> Duration {
     let bus = client::connect(banger).await;
     let parts = Parts::make(&bus, IMAGE).await;
     let [kernel, initramfs, image, system, work, tap] = parts.open().await;
-    let files = Files { kernel, initramfs, image, system, work, tap: Some(tap) };
+    let files = Files { kernel, initramfs, image, system, work, tap: Some(tap), memory: None };
     // The rate of the clock is measured beforehand.
     let vmm = backend::of(Backend::QemuTcg, Tsc::start());
     tokio::time::sleep(Duration::from_millis(20)).await;

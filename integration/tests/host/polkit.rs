@@ -5,8 +5,8 @@ use std::path::Path;
 
 use banger_integration::host::{Host, Options, User, Who};
 use banger_schemas::action::{
-    Action, CHANNEL, CLAIMS, DISKS, Defaults, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW, LEASES, VIEW, VIEW_ALL, VM_CREATE,
-    VM_MANAGE,
+    Action, CHANNEL, CLAIMS, DISKS, Defaults, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW, LEASES, TEMPLATE_PRUNE, VIEW,
+    VIEW_ALL, VM_CREATE, VM_MANAGE,
 };
 use zbus_xml::{ArgDirection, Node};
 
@@ -52,12 +52,15 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("dev.banger.Observe1", "Metrics", Ask(VIEW)),
     ("dev.banger.Sessions1.Manager", "Exec", Own(VM_MANAGE)),
     ("dev.banger.Storage1.Manager", "Create", Ask(DISKS)),
+    ("dev.banger.Storage1.Manager", "Copy", Ask(DISKS)),
     ("dev.banger.Storage1.Manager", "Open", Ask(DISKS)),
     ("dev.banger.Storage1.Manager", "Delete", Ask(DISKS)),
     ("dev.banger.Storage1.Manager", "Usage", Ask(DISKS)),
     ("dev.banger.Storage1.Manager", "Room", Ask(VIEW)),
     ("dev.banger.Vms1.Manager", "Create", Ask(VM_CREATE)),
     ("dev.banger.Vms1.Manager", "Get", Owned),
+    ("dev.banger.Vms1.Manager", "ListTemplates", Ask(VIEW)),
+    ("dev.banger.Vms1.Manager", "PruneTemplates", Ask(TEMPLATE_PRUNE)),
     ("dev.banger.Vms1.Vm", "Start", Own(VM_MANAGE)),
     ("dev.banger.Vms1.Vm", "Stop", Own(VM_MANAGE)),
     ("dev.banger.Vms1.Vm", "Delete", Own(VM_MANAGE)),
@@ -175,6 +178,9 @@ fn machine(host: &Host, name: String) -> Machine {
 
 const ROOT: &str = "/dev/banger/Vms1";
 
+/// Written without quotes of the shell's.
+const WITH_FILES: &str = include_str!("with_files.py");
+
 impl Method {
     /// A call that has no effect worth mentioning, if it is let through.
     fn call(&self, machine: &Machine) -> String {
@@ -187,6 +193,11 @@ impl Method {
         };
         let values: Vec<&str> = self.takes.iter().enumerate().map(|(at, ty)| self.value(at, ty, machine)).collect();
         let (interface, name) = (&self.interface, &self.name);
+        if self.takes.iter().any(|ty| ty == "h") {
+            let values = values.join(" ");
+            let types = self.takes.concat();
+            return format!("python3 -c '{WITH_FILES}' {service} {path} {interface} {name} '{types}' {values}");
+        }
         format!("busctl call {service} {path} {interface} {name} '{}' {}", self.takes.concat(), values.join(" "))
     }
 
@@ -197,6 +208,9 @@ impl Method {
             (_, "s") => "x",
             (_, "t" | "u") => "1",
             (_, "b") => "false",
+            // Given by the program that calls.
+            (_, "h") => "",
+            (_, "a{sv}") if self.takes.iter().any(|ty| ty == "h") => "",
             (_, "a{sv}") => "0",
             (name, other) => panic!("{name} takes a '{other}': say here what to give it"),
         }

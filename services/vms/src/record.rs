@@ -166,7 +166,8 @@ mod golden {
     #[test]
     fn a_machine_of_an_earlier_version_is_what_it_was() {
         assert_eq!(again(&old(2)), without_templates());
-        let first = without_templates().replace(r#""KVM hangs""#, "null").replace(r#""wanted":"qemu""#, r#""wanted":"auto""#);
+        let first =
+            without_templates().replace(r#""KVM hangs""#, "null").replace(r#""wanted":"qemu""#, r#""wanted":"auto""#);
         assert_eq!(again(&old(1)), first);
     }
 

@@ -61,7 +61,16 @@ async fn answer_qmp(stream: UnixStream, how: String) {
     stream.write_all(b"{\"QMP\": {}}\r\n").await.unwrap();
     let mut line = String::new();
     while stream.read_line(&mut line).await.unwrap() > 0 {
+        let migrates = line.contains("\"migrate\"") || line.contains("\"migrate-incoming\"");
+        if migrates && how == "torn" {
+            std::process::exit(1);
+        }
         stream.write_all(b"{\"event\": \"NOISE\"}\r\n{\"return\": {}}\r\n").await.unwrap();
+        if migrates {
+            let status = if how == "stuck" { "failed" } else { "completed" };
+            let event = format!("{{\"event\": \"MIGRATION\", \"data\": {{\"status\": \"{status}\"}}}}\r\n");
+            stream.write_all(event.as_bytes()).await.unwrap();
+        }
         if line.contains("\"quit\"") {
             std::process::exit(0);
         }

@@ -139,7 +139,8 @@ impl Tools {
         let barred = self.no_template_for(&record, &choice);
         // Without the device that it was to have it is another machine.
         let connected = opened.launch.tap == record.network;
-        let key = if barred.is_none() && connected { Some(self.key(&record, &opened.contents, &choice)?) } else { None };
+        let key =
+            if barred.is_none() && connected { Some(self.key(&record, &opened.contents, &choice)?) } else { None };
         let guest = match (&key, barred.map(str::to_owned).or(why_not)) {
             (_, Some(why)) => Err(why),
             (None, None) => Err("it has no network device".to_owned()),

@@ -2,9 +2,9 @@
 
 use banger_bus::{Caller, Door, objects};
 use banger_schemas::VmId;
-use banger_schemas::action::{VM_CREATE, VM_MANAGE_ALL};
+use banger_schemas::action::{TEMPLATE_PRUNE, VIEW, VM_CREATE, VM_MANAGE_ALL};
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::options::{Dict, OWNER, Options};
+use banger_schemas::options::{Dict, DictBuilder, OWNER, Options};
 use banger_schemas::vms::{Spec, Wanted};
 use tokio::sync::watch;
 use zbus::interface;
@@ -14,6 +14,7 @@ use zbus::wire::OwnedObjectPath;
 use super::{VmFace, vm_path};
 use crate::actor::{CREATE, Create, Find, Supervisor, Tools};
 use crate::record::Client;
+use crate::templates::Row;
 use crate::view::View;
 use banger_bus::process::Process;
 
@@ -130,6 +131,23 @@ impl ManagerFace {
         path(&found?)
     }
 
+    /// Templates that new VMs go on from, the least recently used first. Each: name s, image s, kernel s, backend s, vcpus
+    /// u, memory-mib u, disk-mib t, network b, size t (bytes on the disk), created t, used t (seconds since the epoch).
+    #[zbus(out_args("templates"))]
+    async fn list_templates(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Vec<Dict>> {
+        self.tools.service.authorize(&header, VIEW, &[]).await?;
+        Options::new(options)?.finish()?;
+        Ok(self.tools.templates.list().await?.iter().map(template).collect())
+    }
+
+    /// Removes all templates; how many. VMs that go on from one are not disturbed, and the next of its kind boots.
+    #[zbus(out_args("count"))]
+    async fn prune_templates(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<u32> {
+        self.tools.service.authorize(&header, TEMPLATE_PRUNE, &[]).await?;
+        Options::new(options)?.finish()?;
+        self.tools.templates.prune().await
+    }
+
     /// How VMs run on this host: firecracker, qemu-kvm, qemu-tcg, or empty when they cannot.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn backend(&self) -> String {
@@ -155,6 +173,22 @@ impl ManagerFace {
     fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
     }
+}
+
+fn template(row: &Row) -> Dict {
+    DictBuilder::default()
+        .set("name", row.name.as_str())
+        .set("image", row.image.as_str())
+        .set("kernel", row.kernel.as_str())
+        .set("backend", row.key.backend.as_str())
+        .set("vcpus", row.key.vcpus)
+        .set("memory-mib", row.key.memory_mib)
+        .set("disk-mib", row.key.disk_mib)
+        .set("network", row.key.network)
+        .set("size", row.bytes)
+        .set("created", row.made)
+        .set("used", row.used)
+        .build()
 }
 
 fn path(id: &VmId) -> Result<OwnedObjectPath> {

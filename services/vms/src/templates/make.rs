@@ -94,7 +94,7 @@ async fn freeze(tools: &Tools, mut maker: VmRecord, key: &Key) -> Result<Parts> 
     guest::prepare(tools.keepers.connect(&maker.id).await?.stream(&Request::Open).await?).await?;
     let origin = tools.keepers.connect(&maker.id).await?.freeze().await?;
     let disks = tools.peers.open_disks(&maker.id).await?.map(std::fs::File::from);
-    Ok(Parts { origin, ram, devices, disks })
+    Ok(Parts { image: maker.image.to_string(), kernel: maker.kernel.to_string(), origin, ram, devices, disks })
 }
 
 async fn agent_is_up(tools: &Tools, maker: &VmId) -> Result<()> {

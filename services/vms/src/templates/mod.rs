@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     fn row(name: &str, bytes: u64) -> Row {
-        Row { name: name.into(), key: key::some(), bytes, made: 0, used: 0 }
+        Row { name: name.into(), key: key::some(), image: "i".into(), kernel: "k".into(), bytes, made: 0, used: 0 }
     }
 
     #[test]

@@ -28,6 +28,9 @@ const MAKING: &str = ".making";
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     key: Key,
+    /// Names, for who looks at the list.
+    image: String,
+    kernel: String,
     origin: Origin,
     ram: Contents,
     devices: Contents,
@@ -57,11 +60,7 @@ struct Stamp {
 impl Stamp {
     fn of(file: &File) -> std::io::Result<Self> {
         let meta = file.metadata()?;
-        Ok(Stamp {
-            inode: (meta.dev(), meta.ino()),
-            size: meta.len(),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
+        Ok(Stamp { inode: (meta.dev(), meta.ino()), size: meta.len(), changed: (meta.ctime(), meta.ctime_nsec()) })
     }
 }
 
@@ -90,6 +89,8 @@ impl Frozen {
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) key: Key,
+    pub(crate) image: String,
+    pub(crate) kernel: String,
     /// What it takes on the disk.
     pub(crate) bytes: u64,
     /// Seconds since the epoch.
@@ -100,6 +101,8 @@ pub(crate) struct Row {
 /// What a maker has.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    pub(crate) image: String,
+    pub(crate) kernel: String,
     pub(crate) origin: Origin,
     pub(crate) ram: File,
     pub(crate) devices: File,
@@ -184,13 +187,12 @@ impl Store {
         };
         let manifest = Manifest {
             key: key.clone(),
+            image: parts.image,
+            kernel: parts.kernel,
             origin: parts.origin.clone(),
             ram: keep(RAM, &parts.ram).map_err(failed)?,
             devices: keep(DEVICES, &parts.devices).map_err(failed)?,
-            disks: [
-                keep(DISKS[0], &parts.disks[0]).map_err(failed)?,
-                keep(DISKS[1], &parts.disks[1]).map_err(failed)?,
-            ],
+            disks: [keep(DISKS[0], &parts.disks[0]).map_err(failed)?, keep(DISKS[1], &parts.disks[1]).map_err(failed)?],
         };
         let path = making.join(MANIFEST);
         fs::write(&path, serde_json::to_vec(&manifest).map_err(Error::internal)?).map_err(failed)?;
@@ -271,7 +273,7 @@ impl Store {
 
     fn row(&self, name: &str) -> Result<Row> {
         let home = self.home(name);
-        let key = self.manifest(name)?.key;
+        let Manifest { key, image, kernel, .. } = self.manifest(name)?;
         if key.name() != name {
             return Err(damaged("it is another's"));
         }
@@ -281,7 +283,7 @@ impl Store {
         }
         let made = seconds(fs::metadata(home.join(MANIFEST)).and_then(|meta| meta.modified()));
         let used = seconds(fs::metadata(&home).and_then(|meta| meta.modified()));
-        Ok(Row { name: name.to_owned(), key, bytes, made, used })
+        Ok(Row { name: name.to_owned(), key, image, kernel, bytes, made, used })
     }
 }
 
@@ -321,7 +323,7 @@ mod tests {
         let devices = memory::fresh(0).unwrap();
         devices.write_all_at(b"its devices", 0).unwrap();
         let origin = Origin { tsc_khz: Some(7), processor: None };
-        Parts { origin, ram, devices, disks: [disk(1), disk(2)] }
+        Parts { image: "i".into(), kernel: "k".into(), origin, ram, devices, disks: [disk(1), disk(2)] }
     }
 
     fn place() -> (tempfile::TempDir, Store) {

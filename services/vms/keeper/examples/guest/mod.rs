@@ -175,6 +175,7 @@ async fn answer(stream: yamux::Stream) {
     let reply = match request {
         Request::Identify(_) => Reply::Ready(Ready { boot_id: "f".repeat(36), init: false, warnings: Vec::new() }),
         Request::Shutdown { .. } => Reply::Stopping,
+        Request::Prepare => Reply::Prepared,
         Request::Exec(_) | Request::Status => Reply::Refused("this guest is played".into()),
     };
     // Whoever asked may have gone.

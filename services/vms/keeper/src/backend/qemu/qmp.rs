@@ -164,7 +164,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_migration_is_over_when_it_says_so_whether_before_or_after_the_answer() {
-        let says = |status| format!("{{\"event\": \"MIGRATION\", \"data\": {{\"status\": \"{status}\"}}}}\n").into_bytes();
+        let says =
+            |status| format!("{{\"event\": \"MIGRATION\", \"data\": {{\"status\": \"{status}\"}}}}\n").into_bytes();
         let (done, failed, active) = (says("completed"), says("failed"), says("active"));
         for order in [[&active[..], &done, OK], [&active, OK, &done]] {
             let mut qmp = connected_to(&[&[GREETING, OK], &order[..]].concat());
@@ -186,7 +187,7 @@ mod tests {
         let given = std::fs::File::open("/dev/null").unwrap();
         assert!(qmp.give("devices", std::os::fd::AsFd::as_fd(&given)).await.is_err(), "nobody answers");
         let (mut bytes, mut room) = ([0; 256], nix::cmsg_space!([std::os::fd::RawFd; 2]));
-        let mut into = [std::io::IoSliceMut::new(&mut bytes)];
+        let mut into = [io::IoSliceMut::new(&mut bytes)];
         let got = nix::sys::socket::recvmsg::<()>(theirs.as_raw_fd(), &mut into, Some(&mut room), MsgFlags::empty());
         let got = got.unwrap();
         assert_eq!(got.cmsgs().unwrap().count(), 1);
