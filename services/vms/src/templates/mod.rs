@@ -173,8 +173,9 @@ impl Templates {
 
     /// The right to make a key's template; nobody else has it meanwhile.
     fn begin(&self, key: &Key) -> Option<Making> {
-        let (name, making) = (key.name(), self.making.clone());
-        making.lock().ok()?.insert(name.clone()).then_some(Making { name, making: self.making.clone() })
+        let name = key.name();
+        let is_first = self.making.lock().ok()?.insert(name.clone());
+        is_first.then(|| Making { name, making: self.making.clone() })
     }
 }
 
