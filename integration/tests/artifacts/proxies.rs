@@ -2,11 +2,13 @@
 //! and none less.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use banger_schemas::options::Dict;
 use banger_schemas::{dns, images, job, network, observe, sessions, storage, vms};
 use zbus::proxy::CacheProperties;
+use zbus::wire::Fd;
 
 use crate::documents;
 use crate::mirror::Mirror;
@@ -125,10 +127,12 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
     );
     call!(mirror, observe::ObserveProxy<'_>, spans("", none()), metrics());
     call!(mirror, sessions::ManagerProxy<'_>, exec("", none(), none()));
+    let file = File::open("/dev/null").unwrap();
     call!(
         mirror,
         storage::ManagerProxy<'_>,
         create("", 0, none()),
+        copy("", Fd::from(&file), Fd::from(&file), none()),
         open("", none()),
         delete("", none()),
         usage(),
@@ -139,6 +143,8 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         vms::ManagerProxy<'_>,
         create(none(), none()),
         get("", none()),
+        list_templates(none()),
+        prune_templates(none()),
         backend(),
         backend_reason(),
         backends(),
@@ -172,6 +178,8 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         notes(),
         created(),
         boot_id(),
+        started(),
+        started_reason(),
     );
     let known: Vec<String> = documented().into_keys().collect();
     assert_eq!(mirror.asked().into_iter().collect::<Vec<_>>(), known, "this test calls every member");

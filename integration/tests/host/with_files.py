@@ -55,6 +55,8 @@ assert bus.recv(512).startswith(b"AGREE")
 bus.sendall(b"BEGIN\r\n")
 name = "org.freedesktop.DBus"
 bus.sendall(call(1, name, "/org/freedesktop/DBus", name, "Hello"))
+# Before it is answered, files would not be taken.
+assert bus.recv(512)
 shape = field(8, "g", struct.pack("B", len(signature)) + signature.encode() + b"\0")
 request = call(2, service, path, interface, method, shape, field(9, "u", struct.pack("<I", files)), body=body)
 opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(files)]
@@ -74,4 +76,6 @@ while True:
         if kind == 3:
             sys.exit("Call failed: " + said[4:-1].decode())
         sys.exit(0)
-    heard += bus.recv(65536)
+    more = bus.recv(65536)
+    assert more, "the bus has hung up"
+    heard += more
