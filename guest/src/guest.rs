@@ -1,7 +1,7 @@
 //! What the agent knows of its VM: who it is, what runs in it, and how far its system has come.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_schemas::guest::{Identity, Ready, Reply, Status};
@@ -9,7 +9,6 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::exec::Running;
-use crate::identity::Warnings;
 use crate::init::{Door, Progress};
 use crate::root::{self, Root, RootError};
 use crate::{identity, shutdown};
@@ -21,9 +20,9 @@ enum Who {
     /// The disks could not be mounted, for this reason, and never will be.
     Broken(String),
     /// The disks are mounted and nothing more is needed to become somebody: here templates are frozen.
-    Prepared(Rc<Root>),
+    Prepared(Arc<Root>),
     /// This VM.
-    Known { vm_id: String, ready: Ready, root: Rc<Root> },
+    Known { vm_id: String, ready: Ready, root: Arc<Root> },
 }
 
 /// What the guest does for the host now.
@@ -65,18 +64,18 @@ impl Guest {
     /// Becomes the VM that the host names. One identity at a time: a second one waits here for the first.
     pub(crate) async fn identify(&self, identity: &Identity) -> Reply {
         let mut who = self.who.lock().await;
-        let early = match &*who {
-            Who::Anonymous(_) | Who::Prepared(_) => match identity::begin(identity).await {
-                Ok(early) => early,
+        let begun = match &*who {
+            Who::Anonymous(_) | Who::Prepared(_) => match identity::begin(identity) {
+                Ok(begun) => Some(begun),
                 Err(refusal) => return Reply::Refused(refusal),
             },
-            Who::Broken(_) | Who::Known { .. } => Warnings::default(),
+            Who::Broken(_) | Who::Known { .. } => None,
         };
         who.settle().await;
-        match &*who {
-            Who::Prepared(root) => {
+        match (&*who, begun) {
+            (Who::Prepared(root), Some(begun)) => {
                 let root = root.clone();
-                match identity::become_vm(identity, early, &root, &self.door, &self.progress).await {
+                match identity::become_vm(identity, begun, &root, &self.door, &self.progress).await {
                     Ok(ready) => {
                         *who = Who::Known { vm_id: identity.vm_id.clone(), ready: ready.clone(), root };
                         self.phase.set(Phase::Serving);
@@ -85,16 +84,16 @@ impl Guest {
                     Err(refusal) => Reply::Refused(refusal),
                 }
             }
-            Who::Known { vm_id, ready, .. } if *vm_id == identity.vm_id => {
+            (Who::Known { vm_id, ready, .. }, _) if *vm_id == identity.vm_id => {
                 // After a pause the clock is behind, and that is why the host repeats itself.
                 identity::refresh(identity);
                 Reply::Ready(ready.clone())
             }
-            Who::Known { vm_id, .. } => {
+            (Who::Known { vm_id, .. }, _) => {
                 Reply::Refused(format!("this guest is {vm_id} and cannot become {}", identity.vm_id))
             }
-            Who::Broken(reason) => Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
-            Who::Anonymous(_) => Reply::Refused("the guest is not ready".into()),
+            (Who::Broken(reason), _) => Reply::Refused(format!("the guest cannot mount its disks: {reason}")),
+            (Who::Anonymous(_) | Who::Prepared(_), _) => Reply::Refused("the guest is not ready".into()),
         }
     }
 
@@ -162,7 +161,7 @@ impl Who {
     async fn settle(&mut self) {
         if let Who::Anonymous(assembling) = self {
             *self = match assembling.await {
-                Ok(Ok(root)) => Who::Prepared(Rc::new(root)),
+                Ok(Ok(root)) => Who::Prepared(Arc::new(root)),
                 Ok(Err(error)) => Who::Broken(error.to_string()),
                 Err(_) => Who::Broken("nobody mounts them".into()),
             };

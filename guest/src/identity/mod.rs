@@ -7,13 +7,15 @@ mod network;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::{fs, time::Duration};
 
 use banger_schemas::guest::{Address, Identity, Ready};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
-use crate::init::{self, Door, Progress};
+use crate::init::{self, Door, Init, Progress};
 use crate::root::Root;
 use crate::{log, sys};
 
@@ -22,7 +24,7 @@ const MARKER: &str = "identified";
 
 /// What failed without making the VM useless.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Vec<String>);
+struct Warnings(Vec<String>);
 
 impl Warnings {
     fn note(&mut self, what: &str, result: io::Result<()>) {
@@ -34,11 +36,18 @@ impl Warnings {
     }
 }
 
+/// An identity that was begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    warnings: Warnings,
+    link: JoinHandle<io::Result<()>>,
+}
+
 /// Takes on what needs no disks, so that it can be done while they are being mounted. May be repeated.
 ///
 /// # Errors
 /// A sentence for the user when this is no identity; nothing has been changed then.
-pub(crate) async fn begin(identity: &Identity) -> Result<Warnings, String> {
+pub(crate) fn begin(identity: &Identity) -> Result<Begun, String> {
     if !is_label(&identity.hostname) {
         return Err(format!("{:?} is no host name", identity.hostname));
     }
@@ -46,8 +55,8 @@ pub(crate) async fn begin(identity: &Identity) -> Result<Warnings, String> {
     // Randomness first: keys and ids that anything draws from here on must be this VM's own.
     warnings.note("the random pool was not seeded", sys::entropy::credit(identity.seed));
     warnings.note("the clock was not set", set_clock(identity.clock_ns));
-    warnings.note("the network is not up", link(identity.address.as_ref()).await);
-    Ok(warnings)
+    let address = identity.address.clone();
+    Ok(Begun { warnings, link: spawn_local(async move { link(address.as_ref()).await }) })
 }
 
 /// Takes on the rest of an identity that was begun.
@@ -56,11 +65,36 @@ pub(crate) async fn begin(identity: &Identity) -> Result<Warnings, String> {
 /// A sentence for the user.
 pub(crate) async fn become_vm(
     identity: &Identity,
-    mut warnings: Warnings,
-    root: &Root,
+    Begun { mut warnings, link }: Begun,
+    root: &Arc<Root>,
     door: &Door,
     progress: &Progress,
 ) -> Result<Ready, String> {
+    // Beside the network, which takes as long.
+    let (whose, root) = (identity.clone(), root.clone());
+    let written = spawn_blocking(move || write(&whose, &root));
+    let (linked, written) = tokio::join!(link, written);
+    warnings.note("the network is not up", linked.unwrap_or_else(|error| Err(error.into())));
+    let (more, found) = written.map_err(|error| error.to_string())?;
+    warnings.0.extend(more.0);
+    let started = match &found {
+        Some(found) => {
+            let started = init::start(found, door, progress).await;
+            warnings.note("the image's init was not started", started.map_err(io::Error::other));
+            progress.init().is_some()
+        }
+        None => false,
+    };
+    if !started {
+        warnings.note("no control groups", init::cgroup::mount_for_nobody_else());
+    }
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| format!("no boot id: {e}"))?;
+    Ok(Ready { boot_id: boot_id.trim_end().to_owned(), init: started, warnings: warnings.0 })
+}
+
+/// Everything that is a file. What went wrong, and the init that is to be started.
+fn write(identity: &Identity, root: &Root) -> (Warnings, Option<Init>) {
+    let mut warnings = Warnings::default();
     let mut note = |what: &str, result: io::Result<()>| warnings.note(what, result);
     note("the host name was not set", name(&identity.hostname));
     note("the machine id was not set", machine_id(identity.machine_id));
@@ -77,19 +111,7 @@ pub(crate) async fn become_vm(
         note("the first boot is not remembered", fs::write(marker, &identity.vm_id));
     }
     let found = if identity.start_init { init::find() } else { None };
-    let started = match &found {
-        Some(found) => {
-            let started = init::start(found, door, progress).await;
-            note("the image's init was not started", started.map_err(io::Error::other));
-            progress.init().is_some()
-        }
-        None => false,
-    };
-    if !started {
-        note("no control groups", init::cgroup::mount_for_nobody_else());
-    }
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| format!("no boot id: {e}"))?;
-    Ok(Ready { boot_id: boot_id.trim_end().to_owned(), init: started, warnings: warnings.0 })
+    (warnings, found)
 }
 
 /// What a repeated identity renews: time has passed, and a restored guest draws old random numbers.

@@ -106,7 +106,10 @@ pub(crate) async fn sweep(tools: &Tools) {
     // Read first what is held, then what is known: a VM that is made in between is known.
     let held = tools.peers.holders().await;
     let known = match tools.records.all::<VmRecord>().await {
-        Ok(known) => known.into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
+        Ok(known) => {
+            let makers = tools.templates.makers().into_iter().map(|maker| maker.to_string());
+            known.into_iter().map(|(key, _)| key).chain(makers).collect::<Vec<_>>()
+        }
         Err(error) => {
             tracing::error!(%error, "nothing is swept: the records cannot be read");
             return;

@@ -133,7 +133,16 @@ impl Tools {
     /// in vain.
     pub(super) async fn launch(self, mut record: VmRecord, why_not: Option<String>) -> Result<Launched> {
         let choice = self.backends.choose(record.wanted).await?;
-        let opened = self.open(&record, &choice).await?;
+        // The keeper comes up meanwhile.
+        let (opened, keeper) = tokio::join!(self.open(&record, &choice), self.keeper_of(&record));
+        record.keeper = keeper?;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                drop(self.keepers.runner.kill(&record.id, record.keeper.as_ref()).await);
+                return Err(error);
+            }
+        };
         record.lease = opened.lease.clone();
         let disks = std::mem::replace(&mut record.disks, Disks::Used);
         let barred = self.no_template_for(&record, &choice);
@@ -149,7 +158,7 @@ impl Tools {
         record.started = Some(Started::of(guest.as_ref().err()));
         record.backend = Some(choice.backend.as_str().to_owned());
         record.backend_reason = Some(choice.reason.clone());
-        self.start_keeper(&mut record).await?;
+        self.intend(&mut record, Intent::Run).await?;
         let Opened { launch, fds, notes, .. } = opened;
         let thawed = guest.is_ok();
         match self.keepers.launch(&record.id, launch, guest.ok(), fds).await {
@@ -188,12 +197,10 @@ impl Tools {
         self.keepers.launch(&record.id, launch, None, fds).await
     }
 
-    /// Starts the keeper and records it.
-    pub(crate) async fn start_keeper(&self, record: &mut VmRecord) -> Result<()> {
-        // A keeper that gets no launch ends by itself, so it may be there before it is recorded.
+    /// Starts a keeper. One that gets no launch ends by itself, so it may be there before it is recorded.
+    pub(crate) async fn keeper_of(&self, record: &VmRecord) -> Result<Option<Process>> {
         let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
-        record.keeper = self.keepers.runner.start(&record.id, limits).await?;
-        self.intend(record, Intent::Run).await
+        self.keepers.runner.start(&record.id, limits).await
     }
 
     /// Opens everything that a VMM is started with.

@@ -24,9 +24,12 @@ const JOB: &str = "template";
 
 /// Has the template of a key made, unless it is there or being made, or there is no room for it.
 pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
-    let Some(making) = tools.templates.begin(&key) else { return };
+    let maker = match maker(like) {
+        Ok(maker) => maker,
+        Err(error) => return tracing::warn!(%error, "no template is made"),
+    };
+    let Some(making) = tools.templates.begin(&key, &maker.id) else { return };
     let tools = tools.clone();
-    let like = like.clone();
     tokio::spawn(async move {
         let _making = making;
         if tools.templates.exists(&key) {
@@ -40,7 +43,7 @@ pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
             Ok(job) => job,
             Err(error) => return tracing::warn!(%error, "no template is made"),
         };
-        let made = within(JOB, PATIENCE, make(&tools, &like, key)).await;
+        let made = within(JOB, PATIENCE, make(&tools, maker, key)).await;
         if let Err(error) = &made {
             tracing::warn!(%error, "no template was made");
         }
@@ -48,8 +51,7 @@ pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
     });
 }
 
-async fn make(tools: &Tools, like: &VmRecord, key: Key) -> Result<()> {
-    let maker = maker(like)?;
+async fn make(tools: &Tools, maker: VmRecord, key: Key) -> Result<()> {
     // Given back by who drops this too: a deadline, for one.
     let back = Back { tools: tools.clone(), maker: Some(maker.clone()) };
     let parts = freeze(tools, maker, &key).await;
@@ -87,7 +89,7 @@ async fn freeze(tools: &Tools, mut maker: VmRecord, key: &Key) -> Result<Parts> 
     let ram = memory::fresh(u64::from(maker.memory_mib) << 20).map_err(failed)?;
     let devices = memory::fresh(0).map_err(failed)?;
     let fds = [OwnedFd::from(ram.try_clone().map_err(failed)?), devices.try_clone().map_err(failed)?.into()];
-    tools.start_keeper(&mut maker).await?;
+    maker.keeper = tools.keeper_of(&maker).await?;
     let guest = Guest { memory: Memory::Fresh, fds };
     tools.keepers.launch(&maker.id, opened.launch, Some(guest), opened.fds).await?;
     agent_is_up(tools, &maker.id).await?;

@@ -11,12 +11,14 @@ mod memory;
 mod room;
 mod store;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
 
 use banger_bus::effects::blocking;
+use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Memory;
 use tokio::sync::Mutex;
@@ -40,8 +42,8 @@ pub(crate) struct Templates {
     store: Arc<Store>,
     /// The least recently used first. Held while one is read, so that nobody reads it twice.
     held: Arc<Mutex<Vec<Arc<Frozen>>>>,
-    /// Keys that are being worked on.
-    making: Arc<StdMutex<HashSet<String>>>,
+    /// Keys that are being worked on, and the machines that do it.
+    making: Arc<StdMutex<HashMap<String, VmId>>>,
     off: bool,
 }
 
@@ -171,18 +173,26 @@ impl Templates {
         .await
     }
 
-    /// The right to make a key's template; nobody else has it meanwhile.
-    fn begin(&self, key: &Key) -> Option<Making> {
+    /// The right of a machine to make a key's template; nobody else has it meanwhile.
+    fn begin(&self, key: &Key, maker: &VmId) -> Option<Making> {
         let name = key.name();
-        let is_first = self.making.lock().ok()?.insert(name.clone());
-        is_first.then(|| Making { name, making: self.making.clone() })
+        match self.making.lock().ok()?.entry(name.clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => place.insert(maker.clone()),
+        };
+        Some(Making { name, making: self.making.clone() })
+    }
+
+    /// Machines that make templates, and have no record.
+    pub(crate) fn makers(&self) -> Vec<VmId> {
+        self.making.lock().map(|making| making.values().cloned().collect()).unwrap_or_default()
     }
 }
 
 /// A key that is being worked on, as long as this lives.
 struct Making {
     name: String,
-    making: Arc<StdMutex<HashSet<String>>>,
+    making: Arc<StdMutex<HashMap<String, VmId>>>,
 }
 
 impl Drop for Making {
@@ -231,10 +241,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let templates = Templates::open(folder.path().join("t")).unwrap();
         let key = key::some();
-        let first = templates.begin(&key);
-        assert!(first.is_some() && templates.begin(&key).is_none());
-        assert!(templates.begin(&Key { vcpus: 9, ..key.clone() }).is_some());
+        let maker: VmId = "abcdefghij".parse().unwrap();
+        let first = templates.begin(&key, &maker);
+        assert!(first.is_some() && templates.begin(&key, &maker).is_none());
+        assert_eq!(templates.makers(), std::slice::from_ref(&maker));
+        assert!(templates.begin(&Key { vcpus: 9, ..key.clone() }, &maker).is_some());
         drop(first);
-        assert!(templates.begin(&key).is_some());
+        assert!(templates.makers().is_empty());
+        assert!(templates.begin(&key, &maker).is_some());
     }
 }
