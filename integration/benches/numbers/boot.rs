@@ -46,7 +46,7 @@ pub(crate) fn launch(vmm: &str, mac: Option<[u8; 6]>) -> Launch {
 }
 
 /// The keeper's own code starts the VMM, so that the command line is the same; there is no keeper.
-async fn bare(banger: &Banger) -> Duration {
+pub(crate) async fn bare(banger: &Banger) -> Duration {
     let bus = client::connect(banger).await;
     let parts = Parts::make(&bus, IMAGE).await;
     let [kernel, initramfs, image, system, work, tap] = parts.open().await;

@@ -53,24 +53,31 @@ fn wakeups(pid: i32) -> HashMap<String, u64> {
     tasks.map(|task| (task.file_name().to_string_lossy().into_owned(), count(task.path()))).collect()
 }
 
-fn kib(pid: i32, name: &str) -> f64 {
+pub(crate) fn kib(pid: i32, name: &str) -> f64 {
     field(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap(), name) as f64
 }
 
-fn field(text: &str, name: &str) -> u64 {
+pub(crate) fn field(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The keeper that logs into this banger's state.
+/// The keeper of the only machine.
 fn keeper_of(banger: &Banger) -> i32 {
+    let keepers = keepers_of(banger);
+    assert_eq!(keepers.len(), 1, "a machine has a keeper");
+    keepers[0]
+}
+
+/// The keepers that log into this banger's state.
+pub(crate) fn keepers_of(banger: &Banger) -> Vec<i32> {
     let state = banger.state();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let found = pids.find(|pid| {
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let ours = pids.filter(|pid| {
         let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let log = std::fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
         exe.ends_with("banger-keeper") && log.starts_with(&state)
     });
-    found.expect("a machine has a keeper")
+    ours.collect()
 }

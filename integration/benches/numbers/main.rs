@@ -17,6 +17,7 @@ mod stats;
 mod steps;
 mod stream;
 mod table;
+mod template;
 
 use std::time::Instant;
 
@@ -43,12 +44,13 @@ fn main() {
     let banger = Banger::new(Who::Me).linger(600);
     let mut table = Table::default();
     let begun = Instant::now();
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("cli", cli::measure),
         ("idle", idle::measure),
         ("bus", bus::measure),
         ("boot", boot::measure),
         ("steps", steps::measure),
+        ("template", template::measure),
         ("exec", exec::measure),
         ("stream", stream::measure),
     ];
