@@ -25,7 +25,22 @@ fn a_machine_lives_with_qemu_and_is_refused_with_what_is_not_there() {
     let rows = doctor(&host);
     assert_eq!(verdict(&rows, "backend firecracker"), "warn");
     assert_eq!(verdict(&rows, "backend qemu-tcg"), "pass");
-    life(&host, "qemu");
+    life(&host, "qemu", "boot");
+    life(&host, "qemu", "template");
+}
+
+/// Where the processor is the host's own, and the clock KVM's.
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
+fn a_guest_goes_on_under_kvm() {
+    let host = Host::boot_machine();
+    host.install();
+    host.seed_images();
+    println!("{:#?}", doctor(&host));
+    create(&host, "qemu", "template");
+    let box_ = shown(&host, "box");
+    assert_eq!((&box_["backend"], &box_["started"]), (&"qemu-kvm".into(), &"template".into()), "{box_}");
+    assert_eq!(guest(&host, "echo here"), "here\n");
 }
 
 #[test]
@@ -41,9 +56,9 @@ fn a_machine_lives_with_firecracker_as_with_qemu() {
     for backend in ["backend", "backend firecracker", "backend qemu-tcg"] {
         assert_eq!(verdict(&rows, backend), "pass", "{rows:#?}");
     }
-    life(&host, "firecracker");
+    life(&host, "firecracker", "boot");
     walls(&host);
-    life(&host, "qemu");
+    life(&host, "qemu", "boot");
 }
 
 /// Puts it where it is found without being named.
@@ -73,8 +88,19 @@ fn slowly(host: &Host, words: &[&str]) -> String {
     host.errand(ALICE, ["banger", "vm"].iter().chain(words)).limit(PATIENCE).ok()
 }
 
-fn create(host: &Host, backend: &str) {
-    slowly(host, &["create", "--backend", backend, "--image", "debian-tiny", "--name", "box"]);
+/// Makes the machine, by booting it or from a template.
+fn create(host: &Host, backend: &str, started: &str) {
+    let words = ["create", "--backend", backend, "--image", "debian-tiny", "--name", "box"];
+    if started == "boot" {
+        slowly(host, &[&words[..], &["--cold"]].concat());
+    } else {
+        let run = ["run", "--rm", "--backend", backend, "--image", "debian-tiny", "--", "true"];
+        slowly(host, &run);
+        let made = || host.ok_as(ALICE, ["banger", "template", "list", "--json"]).contains(backend);
+        within(PATIENCE, "a template is made", made);
+        slowly(host, &words);
+    }
+    assert_eq!(shown(host, "box")["started"], started, "{}", shown(host, "box"));
 }
 
 fn guest(host: &Host, script: &str) -> String {
@@ -83,17 +109,19 @@ fn guest(host: &Host, script: &str) -> String {
 
 /// Boot, command, console, network, devices, the supervisor's death, stop, start, the guest's own end and its
 /// kernel's, delete.
-fn life(host: &Host, backend: &str) {
+fn life(host: &Host, backend: &str, started: &str) {
     let run =
         ["banger", "vm", "run", "--rm", "--backend", backend, "--image", "debian-tiny", "--", "sh", "-c", "exit 7"];
     let run = host.errand(ALICE, run).limit(PATIENCE).run();
     assert_eq!(run.code, 7, "{}", run.stderr);
-    create(host, backend);
+    create(host, backend, started);
     let box_ = shown(host, "box");
     assert!(box_["backend"].as_str().unwrap().starts_with(backend), "{box_}");
     assert_eq!((&box_["backend_wanted"], &box_["backend_reason"] != ""), (&backend.into(), true), "{box_}");
     println!("{}: {}", box_["backend"], box_["backend_reason"]);
-    assert!(host.ok_as(ALICE, ["banger", "vm", "logs", "box"]).contains("Linux version"));
+    // A guest that goes on has said that to another keeper.
+    let booted = host.ok_as(ALICE, ["banger", "vm", "logs", "box"]).contains("Linux version");
+    assert_eq!(booted, started == "boot");
     // Nobody listens there, which only the guest itself can say so soon.
     let address = box_["address"].as_str().unwrap();
     let connect = format!("import socket; s = socket.socket(); s.settimeout(20); s.connect(('{address}', 1))");
@@ -129,7 +157,7 @@ fn life(host: &Host, backend: &str) {
 
 /// What holds Firecracker in: its unit, and in it its own filters.
 fn walls(host: &Host) {
-    create(host, "firecracker");
+    create(host, "firecracker", "boot");
     let unit = format!("banger-vm@{}.service", shown(host, "box")["id"].as_str().unwrap());
     let keeper = host.ok(["systemctl", "show", "--value", "--property=MainPID", &unit]).trim().to_owned();
     let vmm = host.ok(["pgrep", "--parent", &keeper]).trim().to_owned();

@@ -22,6 +22,7 @@ use banger_bus::{Dirs, Door, Records, Service};
 use banger_schemas::error::Result;
 use banger_schemas::vms;
 use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 
 use actor::{Adopt, Supervisor, Tools};
 use host::backend::Backends;
@@ -50,6 +51,7 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
         templates: Templates::open(dirs.state.join("templates"))?,
         peers: Peers::new(service.connection().clone()),
         keeper,
+        turns: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         service,
     };
     let door = Door::new(Supervisor::new(tools.clone()).start());

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::process::Process;
@@ -12,6 +13,7 @@ use banger_schemas::job::Progress;
 use banger_schemas::keeper::{Backend, Exit, ExitCause, Launch, Phase, Request};
 use banger_schemas::network::Lease;
 use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::guest::{self, Ready, tail};
 use crate::host::backend::{Backends, Choice};
@@ -39,6 +41,8 @@ pub(crate) struct Tools {
     pub(crate) peers: Peers,
     /// The keeper's program.
     pub(crate) keeper: PathBuf,
+    /// One for each processor of the host.
+    pub(crate) turns: Arc<Semaphore>,
 }
 
 /// What an effect found out about the VM.
@@ -54,7 +58,12 @@ pub(super) struct Launched {
     pub(super) outcome: Outcome,
     /// The template that would have served it.
     pub(super) key: Option<Key>,
+    pub(super) turn: Turn,
 }
+
+/// A place among those who come up at once. To come up is work for a processor, so more at once would only make the first as
+/// late as the last.
+pub(super) type Turn = OwnedSemaphorePermit;
 
 /// Everything that a VMM is started with, open.
 #[derive(Debug)]
@@ -132,6 +141,7 @@ impl Tools {
     /// Opens everything, starts the keeper and hands it all over. `why_not`: why its template is not to be tried, if it was
     /// in vain.
     pub(super) async fn launch(self, mut record: VmRecord, why_not: Option<String>) -> Result<Launched> {
+        let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;
         let choice = self.backends.choose(record.wanted).await?;
         // The keeper comes up meanwhile.
         let (opened, keeper) = tokio::join!(self.open(&record, &choice), self.keeper_of(&record));
@@ -167,7 +177,7 @@ impl Tools {
             }
             launched => launched?,
         }
-        Ok(Launched { outcome: Outcome { record, notes }, key })
+        Ok(Launched { outcome: Outcome { record, notes }, key, turn })
     }
 
     /// A template's guest, for the VM that has its disks.

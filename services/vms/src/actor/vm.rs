@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::boot::Boot;
 use super::messages::{ClientGone, JobCanceled, KeeperSays, Obey, Order, Word};
-use super::perform::{Launched, Outcome, Tools};
+use super::perform::{Launched, Outcome, Tools, Turn};
 use super::watch as watches;
 use crate::lifecycle::{After, Effect, Event, Goal, State, Way, step};
 use crate::record::{Started, VmRecord};
@@ -35,6 +35,10 @@ const BOOT_DEADLINE_VARIABLE: &str = "BANGER_BOOT_DEADLINE_SECONDS";
 const MAKE: Duration = Duration::from_secs(3600);
 /// The kind of a job that makes a VM.
 pub(crate) const CREATE: &str = "create";
+/// With the turns of all who came before.
+const LAUNCH: Duration = Duration::from_secs(600);
+/// So long at most others wait for a VM that comes up: long enough for most, and no guest can hold them up for longer.
+const TURN: Duration = Duration::from_secs(3);
 /// Anything else that is done to a VM.
 const EFFECT: Duration = Duration::from_secs(120);
 
@@ -61,6 +65,8 @@ pub(crate) struct VmActor {
     making: Option<SpawnHandle>,
     /// The template of its kind, whether there is one or not.
     key: Option<Key>,
+    /// While it comes up, one of as many as the host has processors.
+    turn: Option<Turn>,
     /// Why it is not started from it, if that was tried in vain.
     why_not: Option<String>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
@@ -98,6 +104,7 @@ impl VmActor {
             ending: None,
             making: None,
             key: None,
+            turn: None,
             why_not: None,
             life: 0,
             place,
@@ -139,6 +146,7 @@ impl VmActor {
                 self.notes.push("it never came up: kept for 'banger vm logs'".into());
             }
             State::Stopped { .. } => {
+                self.turn = None;
                 self.boot_id.clear();
                 self.phase = None;
                 self.why_not = None;
@@ -152,6 +160,7 @@ impl VmActor {
                 self.why_not = Some(why);
             }
             State::Running => {
+                self.turn = None;
                 // The next of its kind will not have to boot.
                 if let (Some(key), Some(Started { template: false, .. })) = (self.key.take(), &self.record.started) {
                     templates::want(&self.tools, &self.record, key);
@@ -229,12 +238,17 @@ impl VmActor {
                 self.apply(Event::Made(Err(canceled)), ctx);
             }
             Effect::AwaitAgent => {
-                self.deadline = Some(ctx.run_later(boot_deadline(), |me, ctx| me.late(ctx)));
+                let deadline = match self.state {
+                    // It has nothing to do that takes time; and a boot is still to come if it does not come.
+                    State::Booting(Way::Template) => THAW_DEADLINE.min(boot_deadline()),
+                    _ => boot_deadline(),
+                };
+                self.deadline = Some(ctx.run_later(deadline, |me, ctx| me.late(ctx)));
             }
             Effect::Launch => {
                 self.notes.clear();
                 let launch = tools.launch(record, self.why_not.clone());
-                run(ctx, "launch", EFFECT, launch, |me, out, ctx| me.launched(out, ctx));
+                run(ctx, "launch", LAUNCH, launch, |me, out, ctx| me.launched(out, ctx));
             }
             Effect::Identify => {
                 run(ctx, "identify", EFFECT, tools.identify(record), |me, out, ctx| {
@@ -273,20 +287,17 @@ impl VmActor {
     }
 
     fn launched(&mut self, launched: Result<Launched>, ctx: &mut Context<Self>) {
-        let way = launched.map(|Launched { outcome, key }| {
+        let way = launched.map(|Launched { outcome, key, turn }| {
             self.found_out(outcome);
             self.key = key;
+            self.turn = Some(turn);
+            ctx.run_later(TURN, |me, _| drop(me.turn.take()));
             self.follow_keeper(ctx);
             match &self.record.started {
                 Some(Started { template: true, .. }) => Way::Template,
                 _ => Way::Boot,
             }
         });
-        if let (Ok(Way::Template), Some(deadline)) = (&way, self.deadline.take()) {
-            // It has nothing to do that takes time; and a boot is still to come if it does not come.
-            ctx.cancel_future(deadline);
-            self.deadline = Some(ctx.run_later(THAW_DEADLINE.min(boot_deadline()), |me, ctx| me.late(ctx)));
-        }
         self.apply(Event::Launched(way), ctx);
     }
 

@@ -128,9 +128,9 @@ pub(crate) enum Effect {
     Make,
     /// Stop making; the outcome of that is a failed `Made`.
     Abandon,
-    /// Open everything, start the keeper, hand it all over.
+    /// Open everything, start the keeper, hand it all over; when it is the VM's turn.
     Launch,
-    /// Count the boot deadline.
+    /// Count the time that the agent may take.
     AwaitAgent,
     /// Tell the agent who it is.
     Identify,

@@ -17,20 +17,18 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
         }
         (State::Creating { doomed: true, .. }, Event::Made(_)) => (State::Removing { why: None }, vec![Remove]),
         (State::Creating { .. }, Event::Made(Err(why))) => (State::Removing { why: Some(why) }, vec![Remove]),
-        (State::Creating { start: true, .. }, Event::Made(Ok(()))) => {
-            (State::Launching { then: None }, vec![AwaitAgent, Launch])
-        }
+        (State::Creating { start: true, .. }, Event::Made(Ok(()))) => (State::Launching { then: None }, vec![Launch]),
         (State::Creating { start: false, .. }, Event::Made(Ok(()))) => (State::Stopped { why: None }, vec![]),
         (State::Creating { doomed, .. }, Event::Start) => (State::Creating { start: true, doomed }, vec![]),
         (State::Creating { doomed, .. }, Event::Stop { .. }) => (State::Creating { start: false, doomed }, vec![]),
 
-        (State::Stopped { .. }, Event::Start) => (State::Launching { then: None }, vec![AwaitAgent, Launch]),
+        (State::Stopped { .. }, Event::Start) => (State::Launching { then: None }, vec![Launch]),
         (State::Stopped { .. }, Event::Stop { .. }) => (State::Stopped { why: None }, vec![]),
         (State::Stopped { .. } | State::Stuck { .. }, Event::Delete | Event::ClientGone) => {
             (State::Removing { why: None }, vec![Remove])
         }
 
-        (State::Launching { then: None }, Event::Launched(Ok(way))) => (State::Booting(way), vec![]),
+        (State::Launching { then: None }, Event::Launched(Ok(way))) => (State::Booting(way), vec![AwaitAgent]),
         (State::Launching { then: Some(then) }, Event::Launched(Ok(_))) => (State::Ending { then }, vec![Kill]),
         (State::Launching { then: None }, Event::Launched(Err(why))) => {
             (State::Settling { then: After::Stopped { why: Some(why) } }, vec![Settle])
@@ -78,7 +76,7 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
         }
         (State::Settling { then: After::Stopped { why } }, Event::Settled) => (State::Stopped { why }, vec![]),
         (State::Settling { then: After::Again { .. } }, Event::Settled) => {
-            (State::Launching { then: None }, vec![AwaitAgent, Launch])
+            (State::Launching { then: None }, vec![Launch])
         }
         (State::Settling { then: After::Removed }, Event::Settled) => (State::Removing { why: None }, vec![Remove]),
 

@@ -38,7 +38,7 @@ fn a_whole_life() {
     );
     assert_eq!(state, State::Gone { why: None });
     use Effect::*;
-    assert_eq!(effects, [AwaitAgent, Launch, Identify, Shutdown { grace_ms: 5 }, Settle, Remove]);
+    assert_eq!(effects, [Launch, AwaitAgent, Identify, Shutdown { grace_ms: 5 }, Settle, Remove]);
 }
 
 #[test]
