@@ -16,20 +16,24 @@ use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Duration;
 
 use banger_bus::effects::blocking;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Memory;
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 
 pub(crate) use key::{Key, Program};
 pub(crate) use make::want;
 pub(crate) use store::Row;
 use store::{Frozen, Parts, Store};
 
-/// Templates whose memory this service holds; each has the size of what its guest used.
+/// Templates whose memory this service holds, each of the size of what its guest used; and for how long after their
+/// last use.
 const HELD: usize = 2;
+const HOLD: Duration = Duration::from_secs(600);
 /// Templates on the disk, and what they may take there.
 const MOST: usize = 16;
 const MOST_BYTES: u64 = 4 << 30;
@@ -42,6 +46,8 @@ pub(crate) struct Templates {
     store: Arc<Store>,
     /// The least recently used first. Held while one is read, so that nobody reads it twice.
     held: Arc<Mutex<Vec<Arc<Frozen>>>>,
+    /// What lets them go when nobody has used one for a while.
+    letting_go: Arc<StdMutex<Option<AbortHandle>>>,
     /// Keys that are being worked on, and the machines that do it.
     making: Arc<StdMutex<HashMap<String, VmId>>>,
     off: bool,
@@ -59,7 +65,7 @@ impl Templates {
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
         let off = std::env::var(VARIABLE).is_ok_and(|value| value == "off");
         let store = Arc::new(Store::open(folder)?);
-        Ok(Templates { store, held: Arc::default(), making: Arc::default(), off })
+        Ok(Templates { store, held: Arc::default(), letting_go: Arc::default(), making: Arc::default(), off })
     }
 
     pub(crate) fn off(&self) -> bool {
@@ -93,10 +99,21 @@ impl Templates {
                 }
             }
         };
-        held.push(frozen.clone());
+        self.hold(&mut held, frozen.clone());
+        Ok(frozen)
+    }
+
+    fn hold(&self, held: &mut Vec<Arc<Frozen>>, frozen: Arc<Frozen>) {
+        held.push(frozen);
         let more = held.len().saturating_sub(HELD);
         held.drain(..more);
-        Ok(frozen)
+        let all = self.held.clone();
+        let letting_go = tokio::spawn(async move {
+            tokio::time::sleep(HOLD).await;
+            all.lock().await.clear();
+        });
+        let before = self.letting_go.lock().ok().and_then(|mut task| task.replace(letting_go.abort_handle()));
+        before.iter().for_each(AbortHandle::abort);
     }
 
     fn remove(&self, name: &str, why: &str) {
@@ -148,9 +165,7 @@ impl Templates {
         let frozen = Arc::new(frozen.await?);
         let mut held = self.held.lock().await;
         held.retain(|other| other.name != frozen.name);
-        held.push(frozen);
-        let more = held.len().saturating_sub(HELD);
-        held.drain(..more);
+        self.hold(&mut held, frozen);
         Ok(())
     }
 
