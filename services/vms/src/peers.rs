@@ -107,7 +107,7 @@ impl Peers {
         }
         let ports: Vec<String> = vm.ports.iter().map(ToString::to_string).collect();
         let with = |options: Dict| {
-            let given = DictBuilder::default().set("ports", ports.clone()).build();
+            let given = DictBuilder::default().set("ports", ports.clone()).set("nat", vm.nat).build();
             options.into_iter().chain(given).collect()
         };
         let lease = call!("reserving an address", network.reserve(vm.id.as_str(), with(options())))?;
@@ -117,6 +117,11 @@ impl Peers {
     pub(crate) async fn open_tap(&self, vm: &VmId) -> Result<OwnedFd> {
         let network = self.network().await?;
         Ok(call!("making the network device", network.open_tap(vm.as_str(), options()))?.into())
+    }
+
+    pub(crate) async fn set_nat(&self, vm: &VmId, nat: bool) -> Result<()> {
+        let network = self.network().await?;
+        call!("switching NAT", network.set_nat(vm.as_str(), nat, options()))
     }
 
     pub(crate) async fn close_tap(&self, vm: &VmId) -> Result<()> {
