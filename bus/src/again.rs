@@ -56,20 +56,20 @@ mod tests {
         (answer.await, asked.get())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_service_that_went_away_is_asked_again_until_it_is_back() {
         assert_eq!(asked(3, &[gone(), absent(), absent()]).await, (Ok(3), 4));
         assert_eq!(asked(3, &[gone(), gone()]).await, (Ok(2), 3));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_that_dies_of_the_question_is_let_alone() {
         let (answer, times) = asked(3, &[gone(), absent(), gone(), gone(), gone()]).await;
         assert!(answer.is_err());
         assert_eq!(times, 4);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_that_was_never_there_or_refuses_is_asked_once() {
         for error in [absent(), fdo::Error::AccessDenied("no".into())] {
             let (answer, times) = asked(3, &[error]).await;
