@@ -22,7 +22,7 @@ pub mod sparse;
 pub mod trace;
 mod watched;
 
-pub use again::again;
+pub use again::{again, again_unless_lost};
 pub use authorize::Authorizer;
 pub use caller::Caller;
 pub use dirs::Dirs;

@@ -35,6 +35,8 @@ pub struct Spec {
     pub ephemeral: bool,
     /// Whether the VM has a network at all.
     pub network: bool,
+    /// Whether it reaches the outside, and not only who talks to it from this host.
+    pub nat: bool,
     /// What it is run by.
     pub backend: Wanted,
     /// It boots, whatever template there is.
@@ -123,6 +125,7 @@ impl Spec {
             .set("start", self.start)
             .set("ephemeral", self.ephemeral)
             .set("network", self.network)
+            .set("nat", self.nat)
             .set_some("cold", self.cold.then_some(true))
             .set_some("backend", (self.backend != Wanted::Auto).then(|| self.backend.as_str()))
             .build()
@@ -142,13 +145,28 @@ impl Spec {
         let start = options.take("start")?.unwrap_or(true);
         let ephemeral = options.take("ephemeral")?.unwrap_or(false);
         let network = options.take("network")?.unwrap_or(true);
+        let nat = options.take("nat")?.unwrap_or(true);
         let backend = options.take::<String>("backend")?.map(|b| b.parse()).transpose()?.unwrap_or_default();
         let cold = options.take("cold")?.unwrap_or(false);
         options.finish()?;
         if ports.len() > 64 {
             return Err(Error::invalid("no more than 64 ports can be published"));
         }
-        Ok(Spec { name, image, kernel, vcpus, memory_mib, disk_mib, ports, start, ephemeral, network, backend, cold })
+        Ok(Spec {
+            name,
+            image,
+            kernel,
+            vcpus,
+            memory_mib,
+            disk_mib,
+            ports,
+            start,
+            ephemeral,
+            network,
+            nat,
+            backend,
+            cold,
+        })
     }
 }
 
@@ -177,9 +195,10 @@ impl Details {
 #[proxy(interface = "dev.banger.Vms1.Manager", default_service = "dev.banger.Vms1", default_path = "/dev/banger/Vms1")]
 pub trait Manager {
     /// Makes a VM. `spec`: `name s`, `image s`, `kernel s`, `vcpus u`, `memory-mib u`, `disk-mib t`, `ports as`
-    /// (`HOST:GUEST`), `start b` (true), `ephemeral b` (false), `network b` (true), `backend s` (`auto`, `qemu`,
-    /// `firecracker`), `cold b` (false: it may go on from a template). `options`: `token s`: a repeated token returns the same VM and job, so a lost reply makes no second
-    /// VM. Returns the VM and the job that makes it.
+    /// (`HOST:GUEST`), `start b` (true), `ephemeral b` (false), `network b` (true), `nat b` (true),
+    /// `backend s` (`auto`, `qemu`, `firecracker`), `cold b` (false: it may go on from a template). `options`: `token s`: a
+    /// repeated token returns the same VM and job, so a lost reply makes no second VM. Returns the VM and the job that makes
+    /// it.
     fn create(&self, spec: Dict, options: Dict) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
 
     /// The VM of this name, id, or unique beginning of an id. An ambiguous one lists the candidates. Others' VMs are
@@ -219,6 +238,10 @@ pub trait Vm {
 
     /// Asks the guest to sync and power off, waits `grace-ms u` (10000), then ends it. Disks and address stay.
     fn stop(&self, options: Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes what can be changed while it runs, and stays so: `nat b`: whether it reaches the outside, and not only who
+    /// talks to it from this host.
+    fn set(&self, options: Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Ends the VM at once and removes everything that belongs to it.
     fn delete(&self, options: Dict) -> zbus::Result<OwnedObjectPath>;
@@ -280,6 +303,10 @@ pub trait Vm {
     /// Published ports, `HOST:GUEST`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn ports(&self) -> zbus::Result<Vec<String>>;
+
+    /// Whether it reaches the outside, and not only who talks to it from this host.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn nat(&self) -> zbus::Result<bool>;
 
     /// How it runs (`firecracker`, `qemu-kvm`, `qemu-tcg`); empty while it does not.
     #[zbus(property(emits_changed_signal = "invalidates"))]

@@ -42,6 +42,12 @@ pub(crate) struct Machine {
     /// No network at all
     #[arg(long)]
     no_network: bool,
+    /// Let it reach nothing but who talks to it from this host ('banger vm set' changes that)
+    #[arg(long, overrides_with = "nat")]
+    no_nat: bool,
+    /// Let it reach the outside [default]
+    #[arg(long, overrides_with = "no_nat")]
+    nat: bool,
     /// What it is run by; auto is the best that works ('banger doctor' lists all)
     #[arg(long, default_value = "auto", value_parser = backends())]
     backend: Wanted,
@@ -82,6 +88,7 @@ impl Machine {
             start,
             ephemeral,
             network: !self.no_network,
+            nat: !self.no_nat,
             backend: self.backend,
             cold: self.cold,
         }

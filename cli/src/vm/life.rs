@@ -1,4 +1,4 @@
-//! `banger vm start`, `stop` and `delete`: many at once, each with its own line.
+//! `banger vm start`, `stop`, `set` and `delete`: many at once, each with its own line.
 
 use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
@@ -24,6 +24,25 @@ pub(crate) struct StopArgs {
     grace: u32,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    refs: Refs,
+    #[command(flatten)]
+    changes: Changes,
+}
+
+#[derive(clap::Args)]
+#[group(required = true)]
+struct Changes {
+    /// Let it reach the outside
+    #[arg(long, conflicts_with = "no_nat")]
+    nat: bool,
+    /// Let it reach nothing but who talks to it from this host
+    #[arg(long)]
+    no_nat: bool,
+}
+
 pub(crate) async fn start(client: &Client, refs: Refs) -> Result<u8, Failure> {
     each(client, refs, "started", "Start", Dict::new()).await
 }
@@ -31,6 +50,12 @@ pub(crate) async fn start(client: &Client, refs: Refs) -> Result<u8, Failure> {
 pub(crate) async fn stop(client: &Client, args: StopArgs) -> Result<u8, Failure> {
     let options = DictBuilder::default().set("grace-ms", args.grace * 1000).build();
     each(client, args.refs, "stopped", "Stop", options).await
+}
+
+pub(crate) async fn set(client: &Client, args: SetArgs) -> Result<u8, Failure> {
+    // One of the two is there.
+    let options = DictBuilder::default().set("nat", args.changes.nat).build();
+    each(client, args.refs, "set", "Set", options).await
 }
 
 pub(crate) async fn delete(client: &Client, refs: Refs) -> Result<u8, Failure> {

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Start(life::Refs),
     /// Shut machines down; disks and addresses are kept
     Stop(life::StopArgs),
+    /// Change machines, running or not
+    Set(life::SetArgs),
     /// Remove machines and everything that belongs to them
     #[command(visible_alias = "rm")]
     Delete(life::Refs),
@@ -51,6 +53,7 @@ pub(crate) async fn run(command: Command, ask: Ask) -> Result<u8, Failure> {
         Command::Create(args) => create::run(&client, args).await.map(|()| code::OK),
         Command::Start(refs) => life::start(&client, refs).await,
         Command::Stop(args) => life::stop(&client, args).await,
+        Command::Set(args) => life::set(&client, args).await,
         Command::Delete(refs) => life::delete(&client, refs).await,
         Command::List(args) => list::run(&client, args).await.map(|()| code::OK),
         Command::Show(args) => show::run(&client, args).await.map(|()| code::OK),

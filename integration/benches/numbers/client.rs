@@ -98,7 +98,7 @@ impl Parts {
 /// Makes a machine without starting it, and waits for that; the machine and its id.
 pub(crate) async fn create(bus: &Connection, image: &str, ephemeral: bool) -> (VmProxy<'static>, String) {
     let vms = vms::ManagerProxy::new(bus).await.unwrap();
-    let spec = Spec { image: Some(image.parse().unwrap()), ephemeral, network: true, ..Spec::default() };
+    let spec = Spec { image: Some(image.parse().unwrap()), ephemeral, network: true, nat: true, ..Spec::default() };
     let (path, job) = vms.create(spec.to_dict(), Dict::new()).await.unwrap();
     let made = done(bus, vms::NAME, job).await;
     let id = String::try_from(made["id"].try_clone().unwrap()).unwrap();

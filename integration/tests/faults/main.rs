@@ -15,6 +15,9 @@ const LIFE: [&[&str]; 4] = [
     &["vm", "delete", "box"],
 ];
 
+/// Whom the supervisor asks: one of them that dies once is asked again, and nobody notices.
+const PEERS: [&str; 3] = ["network", "storage", "images"];
+
 /// Of all faults, a run takes about this many.
 const SAMPLE: u64 = 40;
 
@@ -113,7 +116,7 @@ fn a_service_may_die_at_any_step_of_a_machines_life() {
     }
     assert!(faults.len() > 50, "the services count their steps: {faults:?}");
     let chosen = sample("faults", SAMPLE, faults);
-    let mut unharmed = 0;
+    let (mut unharmed, mut unnoticed) = (0, 0);
     for Fault { service, at, rest } in &chosen {
         let log = mesh.home().join(format!("{service}.{at}"));
         let variables = [("BANGER_FAULT_AT", at.to_string()), ("BANGER_FAULT_LOG", log.display().to_string())];
@@ -125,11 +128,17 @@ fn a_service_may_die_at_any_step_of_a_machines_life() {
             println!("{service} was not killed at step {at}: {said:?}");
             unharmed += 1;
         }
+        if PEERS.contains(service) && !died.is_empty() {
+            let well = said.iter().all(|line| line.contains(": 0 ") && !line.contains("no network"));
+            assert!(well, "{service} killed at step {at}: {said:#?}\n{}", mesh.logs());
+            unnoticed += 1;
+        }
         is_whole_or_gone(&mut mesh, &format!("{service} killed at step {at}"), &said);
         mesh.restart(service, &[]);
         mesh.all_serve();
     }
-    println!("{} faults, {unharmed} of them not reached", chosen.len());
+    println!("{} faults, {unharmed} of them not reached, {unnoticed} of peers and unnoticed", chosen.len());
+    assert!(unnoticed > 0, "a sample has some of peers");
     // The order of what goes on at once differs from run to run, by a step or two.
     assert!(unharmed * 5 <= chosen.len(), "{unharmed} of {} were not reached", chosen.len());
 }

@@ -10,6 +10,7 @@ mod install;
 mod load;
 mod machine;
 mod names;
+mod nat;
 mod outside;
 mod package;
 mod polkit;

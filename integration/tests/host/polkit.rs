@@ -63,6 +63,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("dev.banger.Vms1.Manager", "PruneTemplates", Ask(TEMPLATE_PRUNE)),
     ("dev.banger.Vms1.Vm", "Start", Own(VM_MANAGE)),
     ("dev.banger.Vms1.Vm", "Stop", Own(VM_MANAGE)),
+    ("dev.banger.Vms1.Vm", "Set", Own(VM_MANAGE)),
     ("dev.banger.Vms1.Vm", "Delete", Own(VM_MANAGE)),
     ("dev.banger.Vms1.Vm", "Console", Own(VM_MANAGE)),
     ("dev.banger.Vms1.Vm", "OpenChannel", Own(CHANNEL)),

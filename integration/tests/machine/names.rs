@@ -91,6 +91,7 @@ fn a_repeated_token_finds_the_same_machine_and_job() {
             name: Some(name.parse().unwrap()),
             image: Some("debian-tiny".parse().unwrap()),
             network: true,
+            nat: true,
             ..Spec::default()
         };
         let options = DictBuilder::default().set("token", token).build();

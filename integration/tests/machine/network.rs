@@ -168,8 +168,12 @@ fn a_guest_reaches_the_world_by_name() {
     banger.boot("box");
     let head = "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => 'deb.debian.org:80', Timeout => 20) \
                 or die \"no: $@\"; print $s \"HEAD / HTTP/1.0\\r\\nHost: deb.debian.org\\r\\n\\r\\n\"; print scalar <$s>";
-    let answer = banger.ok(["vm", "exec", "box", "--", "perl", "-e", head]);
-    assert!(answer.starts_with("HTTP/1."), "{answer:?}");
+    let asked = || banger.run(["vm", "exec", "box", "--", "perl", "-e", head]);
+    assert!(asked().stdout.starts_with("HTTP/1."), "{:?}", asked());
+    banger.ok(["vm", "set", "box", "--no-nat"]);
+    assert!(asked().code != 0, "{:?}", asked());
+    banger.ok(["vm", "set", "box", "--nat"]);
+    assert!(asked().stdout.starts_with("HTTP/1."), "{:?}", asked());
 }
 
 #[test]

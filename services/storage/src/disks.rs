@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use banger_bus::dirs::private_folder;
 use banger_bus::sparse;
@@ -16,6 +17,9 @@ use banger_schemas::{VmId, size};
 
 /// Kept free on the host's disk: below it no disk is made.
 const RESERVE: u64 = 1 << 30;
+/// Templates that are kept, one for each size: those that were used last.
+const TEMPLATES: usize = 8;
+const TEMPLATE: &str = ".template-";
 /// Extension of what waits to be freed.
 const GONE: &str = "gone";
 /// A VMM opens what it was given once more, and is of the files' group only (on a host; the folder above is closed to all).
@@ -64,8 +68,7 @@ impl Disks {
     pub(crate) fn create(&self, holder: &VmId, size_mib: u64, durable: bool) -> Result<()> {
         self.publish(holder, durable, || {
             let template = self.template(size_mib)?;
-            let open = || File::open(&template).map_err(failed("read", &template));
-            Ok([open()?, open()?])
+            Ok([template.try_clone().map_err(Error::internal)?, template])
         })
     }
 
@@ -112,12 +115,19 @@ impl Disks {
         if durable { sync_folder(&self.folder) } else { Ok(()) }
     }
 
-    /// The pristine file system of this size, made once.
-    fn template(&self, size_mib: u64) -> Result<PathBuf> {
-        let path = self.folder.join(format!(".template-{size_mib}.ext4"));
-        if path.exists() {
-            return Ok(path);
-        }
+    /// The pristine file system of this size. Open, since another's turn may remove it.
+    fn template(&self, size_mib: u64) -> Result<File> {
+        let path = self.folder.join(format!("{TEMPLATE}{size_mib}.ext4"));
+        let template = match File::open(&path) {
+            Ok(template) => template,
+            Err(_) => self.make_template(size_mib, &path)?,
+        };
+        template.set_modified(SystemTime::now()).map_err(failed("mark", &path))?;
+        Ok(template)
+    }
+
+    fn make_template(&self, size_mib: u64, path: &Path) -> Result<File> {
+        self.forget_templates()?;
         let making = self.tmp().join(format!("template-{size_mib}-{:?}", std::thread::current().id()));
         let made = Command::new("mke2fs")
             .args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-L", "banger"])
@@ -132,9 +142,34 @@ impl Disks {
             let said = String::from_utf8_lossy(&made.stderr);
             return Err(Error::internal(format!("mke2fs failed: {}", said.trim())));
         }
-        File::open(&making).and_then(|f| f.sync_all()).map_err(failed("write", &making))?;
-        fs::rename(&making, &path).map_err(failed("publish", &path))?;
-        Ok(path)
+        let template = File::open(&making).map_err(failed("read", &making))?;
+        template.sync_all().map_err(failed("write", &making))?;
+        fs::rename(&making, path).map_err(failed("publish", path))?;
+        Ok(template)
+    }
+
+    /// Makes room for one more template: those go that were not used for longest.
+    fn forget_templates(&self) -> Result<()> {
+        let mut templates = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?.flatten() {
+            if !entry.file_name().to_string_lossy().starts_with(TEMPLATE) {
+                continue;
+            }
+            // One that is gone by now is another's work.
+            let used = entry.metadata().and_then(|meta| meta.modified());
+            templates.extend(used.map(|used| (used, entry.path())));
+        }
+        templates.sort();
+        let most = templates.len().saturating_sub(TEMPLATES - 1);
+        for (_, path) in &templates[..most] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Both disks of a holder, for reading and writing.
@@ -233,6 +268,36 @@ mod tests {
         assert!(disks.usage().unwrap().is_empty());
         disks.bury();
         assert_eq!(fs::read_dir(disks.tmp()).unwrap().count(), 0);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn of_templates_those_are_kept_that_were_used_last() {
+        let folder = scratch("templates");
+        let disks = Disks::open(folder.clone()).unwrap();
+        let sizes = || {
+            let names = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            let size = |n: String| n.strip_prefix(TEMPLATE)?.strip_suffix(".ext4")?.parse::<u64>().ok();
+            let mut sizes: Vec<u64> = names.filter_map(size).collect();
+            sizes.sort_unstable();
+            sizes
+        };
+        let full: Vec<u64> = (64..64 + TEMPLATES as u64).collect();
+        let mut held = Vec::new();
+        for size in &full {
+            held.push(disks.template(*size).unwrap());
+        }
+        assert_eq!(sizes(), full);
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        assert_eq!(inode(&disks.template(64).unwrap()), inode(&held[0]), "made once, and used now");
+        disks.template(200).unwrap();
+        let mut now = full.clone();
+        now.remove(1);
+        now.push(200);
+        assert_eq!(sizes(), now);
+        assert_eq!(held[1].metadata().unwrap().len(), 65 << 20, "whoever copies from it goes on");
+        disks.template(65).unwrap();
+        assert!(sizes().contains(&65) && sizes().len() == TEMPLATES);
         fs::remove_dir_all(&folder).unwrap();
     }
 

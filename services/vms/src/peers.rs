@@ -1,8 +1,10 @@
-//! What the supervisor asks of its peers. Each call has a deadline; waiting for a build has none.
+//! What the supervisor asks of its peers. Each call has a deadline; waiting for a build has none. All of it may be asked
+//! twice, and is, where a peer goes away with its answer.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use banger_bus::again_unless_lost;
 use banger_bus::effects::within;
 use banger_bus::jobs::follow;
 use banger_bus::trace::options;
@@ -26,10 +28,13 @@ pub(crate) struct Peers {
     connection: Connection,
 }
 
+/// A peer that has died as often as this over one question is not asked it any more.
+const LOST: u32 = 3;
+
 /// Calls a peer's method within the deadline, errors becoming ours.
 macro_rules! call {
     ($what:expr, $call:expr) => {
-        within($what, ANSWER, async { Ok($call.await?) }).await
+        within($what, ANSWER, async { Ok(again_unless_lost(LOST, || $call).await?) }).await
     };
 }
 
@@ -82,8 +87,8 @@ impl Peers {
     /// The same as copies of these.
     pub(crate) async fn copy_disks(&self, vm: &VmRecord, [system, work]: [OwnedFd; 2]) -> Result<()> {
         let storage = self.storage().await?;
-        let (system, work) = (Fd::from(&system), Fd::from(&work));
-        call!("copying the disks", storage.copy(vm.id.as_str(), system, work, durability(vm)))
+        let copy = || storage.copy(vm.id.as_str(), Fd::from(&system), Fd::from(&work), durability(vm));
+        call!("copying the disks", copy())
     }
 
     /// System disk, work disk.
@@ -101,8 +106,10 @@ impl Peers {
             return Ok(Err(refusal));
         }
         let ports: Vec<String> = vm.ports.iter().map(ToString::to_string).collect();
-        let ports = DictBuilder::default().set("ports", ports).build();
-        let with = |options: Dict| options.into_iter().chain(ports).collect();
+        let with = |options: Dict| {
+            let given = DictBuilder::default().set("ports", ports.clone()).set("nat", vm.nat).build();
+            options.into_iter().chain(given).collect()
+        };
         let lease = call!("reserving an address", network.reserve(vm.id.as_str(), with(options())))?;
         Lease::from_dict(lease).map(Ok)
     }
@@ -110,6 +117,11 @@ impl Peers {
     pub(crate) async fn open_tap(&self, vm: &VmId) -> Result<OwnedFd> {
         let network = self.network().await?;
         Ok(call!("making the network device", network.open_tap(vm.as_str(), options()))?.into())
+    }
+
+    pub(crate) async fn set_nat(&self, vm: &VmId, nat: bool) -> Result<()> {
+        let network = self.network().await?;
+        call!("switching NAT", network.set_nat(vm.as_str(), nat, options()))
     }
 
     pub(crate) async fn close_tap(&self, vm: &VmId) -> Result<()> {

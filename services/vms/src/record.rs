@@ -21,6 +21,8 @@ pub(crate) struct VmRecord {
     pub(crate) ports: Vec<Port>,
     /// Whether it shall have a network.
     pub(crate) network: bool,
+    /// Whether it shall reach the outside.
+    pub(crate) nat: bool,
     /// What it is to be run by.
     pub(crate) wanted: Wanted,
     /// It boots, whatever template there is.
@@ -106,18 +108,22 @@ impl VmRecord {
 
 impl Record for VmRecord {
     const TABLE: &'static str = "vms";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
-    /// Version 1 left the backend to the host; version 2 knew no templates.
+    /// Version 1 left the backend to the host; version 2 knew no templates; in version 3 each VM reached the
+    /// outside.
     fn migrate(version: u32, mut value: serde_json::Value) -> Option<Self> {
         let record = value.as_object_mut()?;
         if version == 1 {
             record.insert("wanted".to_owned(), "auto".into());
             record.insert("backend_reason".to_owned(), serde_json::Value::Null);
         }
-        record.insert("cold".to_owned(), false.into());
-        record.insert("started".to_owned(), serde_json::Value::Null);
-        record.insert("disks".to_owned(), "used".into());
+        if version <= 2 {
+            record.insert("cold".to_owned(), false.into());
+            record.insert("started".to_owned(), serde_json::Value::Null);
+            record.insert("disks".to_owned(), "used".into());
+        }
+        record.insert("nat".to_owned(), true.into());
         serde_json::from_value(value).ok()
     }
 }
@@ -129,31 +135,37 @@ mod golden {
 
     /// Everything that a record may hold.
     const FULL: &str = concat!(
-        r#"{"v":3,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
+        r#"{"v":4,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
         r#""cold":true,"created":1700000000,"disk_mib":8192,"disks":{"copied":"k"},"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
         r#""keeper":{"boot":"b","pid":7,"start":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
         r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
-        r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","network":true,"#,
+        r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","nat":false,"network":true,"#,
         r#""owner":1000,"ports":[{"guest":80,"host":8080}],"#,
         r#""started":{"reason":"r","template":false},"token":"t","vcpus":2,"wanted":"qemu"}}"#,
     );
 
     /// The same, of an earlier version.
     fn old(version: u32) -> String {
-        let second = FULL
-            .replace(r#""v":3"#, &format!(r#""v":{version}"#))
+        let third = FULL.replace(r#""v":4"#, &format!(r#""v":{version}"#)).replace(r#""nat":false,"#, "");
+        let second = third
             .replace(r#""cold":true,"#, "")
             .replace(r#""disks":{"copied":"k"},"#, "")
             .replace(r#""started":{"reason":"r","template":false},"#, "");
         match version {
+            3 => third,
             2 => second,
             _ => second.replace(r#""backend_reason":"KVM hangs","#, "").replace(r#","wanted":"qemu""#, ""),
         }
     }
 
+    fn with_nat() -> String {
+        FULL.replace(r#""nat":false"#, r#""nat":true"#)
+    }
+
     /// What is known of templates where an earlier version has not.
     fn without_templates() -> String {
-        FULL.replace(r#""cold":true"#, r#""cold":false"#)
+        with_nat()
+            .replace(r#""cold":true"#, r#""cold":false"#)
             .replace(r#"{"copied":"k"}"#, r#""used""#)
             .replace(r#"{"reason":"r","template":false}"#, "null")
     }
@@ -165,6 +177,7 @@ mod golden {
 
     #[test]
     fn a_machine_of_an_earlier_version_is_what_it_was() {
+        assert_eq!(again(&old(3)), with_nat());
         assert_eq!(again(&old(2)), without_templates());
         let first =
             without_templates().replace(r#""KVM hangs""#, "null").replace(r#""wanted":"qemu""#, r#""wanted":"auto""#);

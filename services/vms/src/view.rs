@@ -64,6 +64,7 @@ impl Snapshot for View {
             ("Detail", text(&self.detail)),
             ("Address", text(&self.address())),
             ("HostAddress", text(&self.host_address())),
+            ("Nat", OwnedVariant::from(self.record.nat)),
             ("Backend", text(&self.backend())),
             ("BackendReason", text(&self.backend_reason())),
             ("Started", text(self.started())),

@@ -71,7 +71,13 @@ pub(crate) struct Drive {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
     Start,
-    Stop { grace_ms: u32 },
+    Stop {
+        grace_ms: u32,
+    },
+    /// What is not given stays.
+    Set {
+        nat: Option<bool>,
+    },
     Delete,
 }
 

@@ -266,6 +266,17 @@ impl Tools {
         connected.await.unwrap_or_else(|error: Error| Err(error.message)).map(Some)
     }
 
+    /// Has the VM be as its record says from now on.
+    pub(super) async fn set(self, record: VmRecord) -> Result<Outcome> {
+        self.records.put(record.id.as_str(), &record).await?;
+        match self.peers.set_nat(&record.id, record.nat).await {
+            // It has no lease, or not yet: it will get one like this.
+            Err(error) if error.kind == Kind::NotFound => {}
+            set => set?,
+        }
+        Ok(Outcome { record, notes: Vec::new() })
+    }
+
     /// Tells the agent who it is.
     pub(super) async fn identify(self, record: VmRecord) -> Result<Ready> {
         let stream = self.keepers.connect(&record.id).await?.stream(&Request::Open).await?;

@@ -66,7 +66,7 @@ impl Supervisor {
 
     fn record(name: VmName, create: &mut Create) -> Result<VmRecord> {
         let spec = std::mem::take(&mut create.spec);
-        let Spec { image, kernel, vcpus, memory_mib, disk_mib, ports, network, backend, cold, .. } = spec;
+        let Spec { image, kernel, vcpus, memory_mib, disk_mib, ports, network, nat, backend, cold, .. } = spec;
         let named = |given: Option<_>, default: &str| given.map_or_else(|| default.parse(), Ok);
         Ok(VmRecord {
             id: VmId::from_random(rand::random()),
@@ -79,6 +79,7 @@ impl Supervisor {
             disk_mib: disk_mib.unwrap_or(DEFAULT_DISK_MIB),
             ports,
             network,
+            nat,
             wanted: backend,
             cold,
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),

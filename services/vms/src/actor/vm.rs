@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
-use banger_bus::effects::run;
+use banger_bus::effects::{run, within};
 use banger_bus::family::Guard;
 use banger_bus::metrics::{Member, Population};
 use banger_bus::trace::Place;
@@ -316,10 +317,34 @@ impl VmActor {
         }
     }
 
+    /// Nothing else is done meanwhile, since whatever it is writes the record too.
+    fn set(&mut self, nat: Option<bool>, job: Job, ctx: &mut Context<Self>) {
+        let refused = match self.state {
+            _ if nat == Some(true) && !self.record.network => Some("has no network".to_owned()),
+            State::Stopped { .. }
+            | State::Booting(_)
+            | State::Identifying(_)
+            | State::Running
+            | State::Silent { .. } => None,
+            _ => Some(format!("is {}: try again when it is not", self.state.as_str())),
+        };
+        if let Some(why) = refused {
+            return job.finish(Err(Error::new(Kind::WrongState, format!("{} {why}", self.record.name))));
+        }
+        let record = VmRecord { nat: nat.unwrap_or(self.record.nat), ..self.record.clone() };
+        let _place = job.place().enter();
+        let effect = within("set", EFFECT, self.tools.clone().set(record));
+        ctx.wait(wrap_future::<_, Self>(effect).map(|outcome, me, _| {
+            let verdict = outcome.map(|outcome| me.found_out(outcome));
+            me.publish();
+            job.finish(verdict.map(|()| me.result()));
+        }));
+    }
+
     fn follow_keeper(&mut self, ctx: &mut Context<Self>) {
         self.life += 1;
         let watch = watches::keeper(self.tools.keepers.clone(), self.record.id.clone(), self.life, ctx.address());
-        ctx.spawn(actix::fut::wrap_future(watch));
+        ctx.spawn(wrap_future(watch));
     }
 
     fn late(&mut self, ctx: &mut Context<Self>) {
@@ -352,7 +377,7 @@ impl VmActor {
                 // A name of another life of the bus means nothing on this one.
                 let name = matches!(self.state, State::Creating { .. }).then(|| owner.bus_name.clone());
                 let watch = watches::client(bus, name, process, ctx.address());
-                ctx.spawn(actix::fut::wrap_future(watch));
+                ctx.spawn(wrap_future(watch));
             }
             None => self.apply(Event::ClientGone, ctx),
         }
@@ -393,6 +418,7 @@ impl Handler<Obey> for VmActor {
             Order::Start => (Goal::Running, Event::Start),
             Order::Stop { grace_ms } => (Goal::Stopped, Event::Stop { grace_ms }),
             Order::Delete => (Goal::Gone, Event::Delete),
+            Order::Set { nat } => return self.set(nat, message.job, ctx),
         };
         watch_cancel(&message.job, ctx.address());
         // The event first: the state that the goal is measured against is the one that follows.

@@ -91,9 +91,9 @@ pub(crate) async fn publish(
 #[interface(name = "dev.banger.Vms1.Manager")]
 impl ManagerFace {
     /// Makes a VM. spec: name s, image s, kernel s, vcpus u, memory-mib u, disk-mib t, ports as (HOST:GUEST),
-    /// start b (true), ephemeral b (false), network b (true), backend s (auto, qemu, firecracker), cold b (false: it may go
-    /// on from a template). options: token s (a repeated token returns the same VM and job, so a lost reply makes no second
-    /// VM). Returns the VM and the job that makes it.
+    /// start b (true), ephemeral b (false), network b (true), nat b (true), backend s (auto, qemu, firecracker), cold b (false:
+    /// it may go on from a template). options: token s (a repeated token returns the same VM and job, so a lost reply makes
+    /// no second VM). Returns the VM and the job that makes it.
     #[zbus(out_args("vm", "job"))]
     async fn create(
         &self,

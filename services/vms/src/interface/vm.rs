@@ -86,6 +86,16 @@ impl VmFace {
         self.drive(&header, "stop", Order::Stop { grace_ms }).await
     }
 
+    /// Changes what can be changed while it runs, and stays so: nat b: whether it reaches the outside, and not only who talks
+    /// to it from this host.
+    #[zbus(out_args("job"))]
+    async fn set(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedObjectPath> {
+        let mut options = Options::new(options)?;
+        let nat = options.take("nat")?;
+        options.finish()?;
+        self.drive(&header, "set", Order::Set { nat }).await
+    }
+
     /// Ends the VM at once and removes everything that belongs to it.
     #[zbus(out_args("job"))]
     async fn delete(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedObjectPath> {
@@ -197,6 +207,12 @@ impl VmFace {
     #[zbus(property(emits_changed_signal = "const"))]
     fn ports(&self) -> Vec<String> {
         self.snapshot().record.ports.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether it reaches the outside, and not only who talks to it from this host.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn nat(&self) -> bool {
+        self.view.borrow().record.nat
     }
 
     /// How it runs (firecracker, qemu-kvm, qemu-tcg); empty while it does not.
