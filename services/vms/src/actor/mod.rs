@@ -1,6 +1,7 @@
 //! The actors: one supervisor, and under it one actor a VM.
 
 mod boot;
+mod launch;
 mod messages;
 mod perform;
 mod supervisor;
