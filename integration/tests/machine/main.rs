@@ -11,5 +11,6 @@ mod lease;
 mod names;
 mod network;
 mod survive;
+mod templates;
 mod trace;
 mod workspace;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use banger_bus::effects::{blocking, within};
+use banger_bus::effects::within;
+use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Phase;
 
@@ -103,8 +104,10 @@ fn why(message: &str) -> Error {
 
 /// Gives back what peers and folders hold for VMs that no record knows.
 pub(crate) async fn sweep(tools: &Tools) {
-    // Read first what is held, then what is known: a VM that is made in between is known.
+    // Read first what is there, then what is known: a VM that is made in between is known.
     let held = tools.peers.holders().await;
+    let kept = tools.keepers.runner.all().await;
+    let folders = tools.keepers.folders();
     let known = match tools.records.all::<VmRecord>().await {
         Ok(known) => {
             let makers = tools.templates.makers().into_iter().map(|maker| maker.to_string());
@@ -115,9 +118,10 @@ pub(crate) async fn sweep(tools: &Tools) {
             return;
         }
     };
+    let is_unknown = |vm: &&VmId| !known.iter().any(|known| known == vm.as_str());
     match held {
         Ok(held) => {
-            for holder in held.iter().filter(|h| !known.iter().any(|k| k == h.as_str())) {
+            for holder in held.iter().filter(is_unknown) {
                 tracing::warn!(vm = %holder, "held by peers, known to no record: given back");
                 if let Err(error) = tools.peers.release(holder).await {
                     tracing::warn!(vm = %holder, %error, "not given back");
@@ -127,31 +131,23 @@ pub(crate) async fn sweep(tools: &Tools) {
         Err(error) if is_missing(&error) => tracing::info!(%error, "peers are not there yet: nothing is swept"),
         Err(error) => tracing::warn!(error = sentence(&error.message), "nothing is swept"),
     }
-    if let Err(error) = sweep_keepers(tools, &known).await {
+    let kept = kept.unwrap_or_else(|error| {
         tracing::warn!(%error, "a keeper may be left");
-    }
-    let keepers = tools.keepers.clone();
-    let swept = blocking(move || {
-        for folder in keepers.folders().iter().filter(|f| !known.iter().any(|k| k == f.as_str())) {
-            keepers.forget(folder)?;
-        }
-        Ok(())
+        Vec::new()
     });
-    if let Err(error) = swept.await {
-        tracing::warn!(%error, "a folder is left");
-    }
-}
-
-/// Ends keepers that no record knows: each is of a launch that was never recorded, so nobody owns its VM.
-async fn sweep_keepers(tools: &Tools, known: &[String]) -> Result<()> {
-    for vm in tools.keepers.runner.all().await?.iter().filter(|vm| !known.iter().any(|k| k == vm.as_str())) {
+    // Each is of a launch that was never recorded, so nobody owns its VM.
+    for vm in kept.iter().filter(is_unknown) {
         tracing::warn!(%vm, "a keeper that no record knows: ended");
         match tools.keepers.runner.kill(vm, None).await {
-            Err(error) if error.kind != Kind::Gone => return Err(error),
+            Err(error) if error.kind != Kind::Gone => tracing::warn!(%vm, %error, "a keeper may be left"),
             _ => {}
         }
     }
-    Ok(())
+    for vm in folders.iter().filter(is_unknown) {
+        if let Err(error) = tools.keepers.forget(vm) {
+            tracing::warn!(%error, "a folder is left");
+        }
+    }
 }
 
 #[cfg(test)]

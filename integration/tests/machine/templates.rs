@@ -1,0 +1,310 @@
+//! Machines that go on from a template: alike in nothing that matters, and never worse off than by a boot.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use banger_integration::{Banger, Who, eventually, sample};
+use serde_json::Value;
+
+const RUN: [&str; 5] = ["vm", "run", "--rm", "--image", "debian-tiny"];
+
+fn with_templates() -> Banger {
+    Banger::new(Who::Me).linger(600).env("BANGER_TEMPLATES", "on")
+}
+
+fn templates(banger: &Banger) -> Vec<Value> {
+    serde_json::from_str(&banger.ok(["template", "list", "--json"])).unwrap()
+}
+
+/// Boots a machine of this kind, and waits for its template. Where it is kept.
+fn made(banger: &Banger, kind: &[&str]) -> PathBuf {
+    let before: BTreeSet<String> = templates(banger).iter().map(|row| row["name"].to_string()).collect();
+    banger.ok([&RUN[..], kind, &["--", "true"]].concat());
+    let new = || templates(banger).into_iter().find(|row| !before.contains(&row["name"].to_string()));
+    eventually("a template is made", || new().is_some());
+    banger.state().join("templates").join(new().unwrap()["name"].as_str().unwrap())
+}
+
+/// How a machine was started, and why so.
+fn started(banger: &Banger, name: &str) -> (String, String) {
+    let shown = banger.show(name);
+    let text = |field: &str| shown[field].as_str().unwrap().to_owned();
+    (text("started"), text("started_reason"))
+}
+
+/// Whether some bytes are in a sparse file.
+fn holds(path: &Path, wanted: &str) -> bool {
+    let found =
+        Command::new("grep").args(["--binary-files=text", "--quiet", "--fixed-strings", wanted]).arg(path).status();
+    found.unwrap().success()
+}
+
+#[test]
+fn five_machines_of_one_template_are_no_twins_and_it_holds_no_secret() {
+    let banger = with_templates();
+    // The machine that the template is made after, and of whose kind it is.
+    let secret = "correct-horse-battery-staple-8841";
+    let script = format!("echo {secret} >/root/file; echo {secret} >/etc/file; sleep 4");
+    let env = format!("SECRET={secret}");
+    let first = banger.start([&RUN[..], &["--env", &env, "--", "sh", "-c", &script]].concat());
+    eventually("a template is made", || templates(&banger).len() == 1);
+    assert_eq!(first.end().code, 0);
+    let folder = banger.state().join("templates").join(templates(&banger)[0]["name"].as_str().unwrap());
+    let files = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(files().count(), 5);
+    for file in files() {
+        assert!(!holds(&file, secret), "{}", file.display());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o400, "{}", file.display());
+    }
+    assert!(holds(&folder.join("ram"), "Linux version"), "the search finds what is there");
+
+    let names = ["a", "b", "c", "d", "e"];
+    let starts = names.map(|name| banger.start(["vm", "create", "--image", "debian-tiny", "--name", name]));
+    for start in starts {
+        let end = start.end();
+        assert_eq!(end.code, 0, "{}", end.stderr);
+    }
+    let facts = "cat /etc/machine-id /proc/sys/kernel/random/boot_id /etc/hostname /sys/class/net/eth*/address; \
+                 for i in 1 2; do head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; done; \
+                 cat /proc/sys/kernel/random/uuid";
+    let mut seen = BTreeSet::new();
+    for name in names {
+        assert_eq!(started(&banger, name), ("template".into(), String::new()), "{name}");
+        let said = banger.sh(name, facts);
+        let address = banger.show(name)["address"].as_str().unwrap().to_owned();
+        let all: Vec<String> = said.lines().map(str::to_owned).chain([address]).collect();
+        assert_eq!(all.len(), 8, "{said}");
+        assert_eq!(all[2], name);
+        for fact in all {
+            assert!(seen.insert(fact.clone()), "{name} is another's twin: {fact}");
+        }
+    }
+    let off = names.map(|name| clock_is_off(&banger, name));
+    println!("clocks are off by {off:?}");
+
+    // What they have in memory is theirs, whatever becomes of the template.
+    banger.sh("a", "echo kept >/root/file");
+    assert_eq!(banger.ok(["template", "prune"]), "1 removed\n");
+    assert!(templates(&banger).is_empty() && !folder.exists());
+    for name in names {
+        banger.sh(name, "find /usr -type f | head -300 | xargs cat >/dev/null");
+    }
+    banger.ok(["vm", "stop", "a"]);
+    banger.ok(["vm", "start", "a"]);
+    assert_eq!(started(&banger, "a"), ("boot".into(), "its disks have been used".into()));
+    assert_eq!(banger.sh("a", "cat /root/file; dmesg | grep -ci 'ext4.*error' || true"), "kept\n0\n");
+    banger.ok(["vm", "create", "--image", "debian-tiny", "--name", "f", "--cold"]);
+    assert_eq!(started(&banger, "f"), ("boot".into(), "asked for".into()));
+    banger.ok([&["vm", "delete", "f"], &names[..]].concat());
+    banger.has_nothing_left();
+}
+
+/// By how much at most, as far as two looks at the host's clock around one at the guest's tell.
+fn clock_is_off(banger: &Banger, name: &str) -> Duration {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let looks = (0..5).map(|_| {
+        let before = now();
+        let guest = banger.sh(name, "date +%s.%N");
+        let after = now();
+        let guest = Duration::from_secs_f64(guest.trim().parse().unwrap());
+        before.saturating_sub(guest).max(guest.saturating_sub(after))
+    });
+    let off = looks.max().unwrap();
+    assert!(off < Duration::from_millis(10), "{name} is off by {off:?}");
+    off
+}
+
+#[test]
+fn with_a_template_that_is_no_good_a_machine_boots() {
+    let banger = with_templates();
+    let folder = made(&banger, &[]);
+    let other = made(&banger, &["--vcpu", "1"]);
+    let copy = banger.home().join("copy");
+    let put = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status();
+        assert!(copied.unwrap().success());
+    };
+    put(&folder, &copy);
+    type Harm<'a> = Box<dyn Fn(&Path) + 'a>;
+    let flip = |file: &'static str| -> Harm<'_> { Box::new(move |folder| flip_a_byte(&folder.join(file))) };
+    let manifest = |change: fn(&mut Value)| -> Harm<'_> { Box::new(move |folder| edit(folder, change)) };
+    // Another guest's part, which is whole: only the VMM, or the guest, can tell that it does not fit.
+    let foreign = |part: &'static str| -> Harm<'_> {
+        let other = other.clone();
+        Box::new(move |folder| {
+            fs::remove_file(folder.join(part)).unwrap();
+            put(&other.join(part), &folder.join(part));
+            let theirs = read(&other)[part].clone();
+            edit(folder, |manifest| manifest[part] = theirs.clone());
+        })
+    };
+    let harms: Vec<(&str, &str, Harm<'_>)> = vec![
+        ("memory with a flipped byte", "damaged", flip("ram")),
+        ("memory that is cut", "damaged", Box::new(|folder| cut(&folder.join("ram")))),
+        ("devices with a flipped byte", "damaged", flip("devices")),
+        ("a system disk with a flipped byte", "damaged", flip("system.ext4")),
+        ("a work disk with a flipped byte", "damaged", flip("work.ext4")),
+        ("a manifest that is none", "damaged", Box::new(|folder| rewrite(&folder.join("manifest.json"), b"{"))),
+        ("another QEMU's", "damaged", manifest(|m| m["key"]["vmm"]["size"] = 1.into())),
+        (
+            "a clock that is off by one in a hundred",
+            "time-stamp counter",
+            manifest(|m| {
+                let khz = m["origin"]["tsc_khz"].as_u64().unwrap();
+                m["origin"]["tsc_khz"] = (khz + khz / 100).into();
+            }),
+        ),
+        ("another guest's devices", "", foreign("devices")),
+        ("another guest's memory", "did not go on", foreign("ram")),
+        (
+            "a link to elsewhere",
+            "damaged",
+            Box::new(|folder| {
+                fs::remove_file(folder.join("ram")).unwrap();
+                std::os::unix::fs::symlink(copy.join("ram"), folder.join("ram")).unwrap();
+            }),
+        ),
+    ];
+    for (what, why, harm) in sample("bad templates", 8, harms) {
+        banger.kill_services();
+        fs::remove_dir_all(banger.state().join("templates")).unwrap();
+        fs::create_dir(banger.state().join("templates")).unwrap();
+        fs::set_permissions(banger.state().join("templates"), Permissions::from_mode(0o700)).unwrap();
+        put(&copy, &folder);
+        harm(&folder);
+        banger.boot("box");
+        let (way, reason) = started(&banger, "box");
+        println!("{what}: {reason}");
+        assert_eq!(way, "boot", "{what}");
+        // What is found before the disks are made is as if there had been none.
+        assert!(reason.contains(why) || reason.contains("no template"), "{what}: {reason}");
+        assert_eq!(banger.sh("box", "echo here"), "here\n", "{what}");
+        let log = fs::read_to_string(banger.state().join("banger.log")).unwrap();
+        assert!(log.contains("a template is removed") || log.contains("no template, and removed"), "{what}");
+        banger.ok(["vm", "delete", "box"]);
+    }
+    // The whole one is as good as ever.
+    banger.kill_services();
+    drop(fs::remove_dir_all(&folder));
+    put(&copy, &folder);
+    banger.boot("box");
+    assert_eq!(started(&banger, "box").0, "template");
+    // A byte of a disk is seen while the service runs, too.
+    flip_a_byte(&folder.join("work.ext4"));
+    banger.boot("more");
+    assert_eq!(started(&banger, "more").0, "boot");
+    banger.ok(["vm", "delete", "box", "more"]);
+    banger.has_nothing_left();
+}
+
+#[test]
+fn a_machine_that_was_made_from_a_template_boots_when_that_is_gone() {
+    let banger = with_templates();
+    made(&banger, &[]);
+    banger.ok(["vm", "create", "--image", "debian-tiny", "--name", "box", "--no-start"]);
+    banger.ok(["template", "prune"]);
+    banger.ok(["vm", "start", "box"]);
+    let (way, reason) = started(&banger, "box");
+    assert_eq!((way.as_str(), reason.as_str()), ("boot", "there is no template of its kind yet"));
+    assert_eq!(banger.sh("box", "cat /etc/hostname"), "box\n");
+    banger.ok(["vm", "delete", "box"]);
+    banger.has_nothing_left();
+}
+
+#[test]
+fn a_maker_that_is_interrupted_leaves_nothing() {
+    let banger = with_templates();
+    for after in [50u64, 400, 900, 1300, 1500] {
+        banger.ok([&RUN[..], &["--", "true"]].concat());
+        pause(Duration::from_millis(after));
+        banger.kill_services();
+        // Its client was the process that has died.
+        eventually("no keeper is left", || banger.on_the_host().is_empty());
+        banger.ok(["vm", "list"]);
+        eventually("what it held is given back", || banger.on_the_disk().is_empty());
+        let folder = banger.state().join("templates");
+        let whole = templates(&banger).len();
+        let there = fs::read_dir(folder).unwrap().filter(|e| e.as_ref().unwrap().file_name() != ".making").count();
+        assert_eq!(there, whole, "half a template is seen");
+        banger.ok(["template", "prune"]);
+    }
+    // Two of a kind at once have one made.
+    let both = [0, 1].map(|_| banger.start([&RUN[..], &["--", "true"]].concat()));
+    both.into_iter().for_each(|run| assert_eq!(run.end().code, 0));
+    eventually("a template is made", || templates(&banger).len() == 1);
+    banger.has_nothing_left();
+    let log = fs::read_to_string(banger.state().join("banger.log")).unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn starts_and_deletes_leave_the_services_as_they_were() {
+    let banger = with_templates();
+    made(&banger, &[]);
+    let run = || drop(banger.ok([&RUN[..], &["--", "true"]].concat()));
+    for _ in 0..5 {
+        run();
+    }
+    let services = banger.services().unwrap();
+    let open = || fs::read_dir(format!("/proc/{services}/fd")).unwrap().count();
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{services}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let (files, memory) = (open(), resident());
+    let times = if std::env::var_os("BANGER_TEST_FULL").is_some() { 100 } else { 20 };
+    for _ in 0..times {
+        run();
+    }
+    eventually("as many files are open as before", || open() <= files);
+    println!("{times} times: {files} files, {memory} KiB before and {} KiB after", resident());
+    assert!(resident() < memory + 4096, "{} KiB, after {memory}", resident());
+    banger.has_nothing_left();
+}
+
+fn pause(time: Duration) {
+    #[allow(clippy::disallowed_methods, reason = "a moment in a maker's life is chosen by time")]
+    std::thread::sleep(time);
+}
+
+fn writable(path: &Path) -> File {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o400)).unwrap();
+    file
+}
+
+/// Of the second megabyte, or of what is there.
+fn flip_a_byte(path: &Path) {
+    let file = writable(path);
+    let at = file.metadata().unwrap().len().min(2 << 20) - 1;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn cut(path: &Path) {
+    let file = writable(path);
+    file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+}
+
+fn rewrite(path: &Path, bytes: &[u8]) {
+    let file = writable(path);
+    file.set_len(0).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+}
+
+fn read(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
+}
+
+fn edit(folder: &Path, change: impl Fn(&mut Value)) {
+    let mut manifest = read(folder);
+    change(&mut manifest);
+    rewrite(&folder.join("manifest.json"), &serde_json::to_vec(&manifest).unwrap());
+}
