@@ -51,8 +51,8 @@ pub(crate) struct VmRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Disks {
-    /// Empty.
-    Fresh,
+    /// Empty, and why they are no template's.
+    Fresh(String),
     /// Copies of this template's, which only its guest can go on with.
     Copied(String),
     /// Some guest has written to them, or may have.
@@ -198,8 +198,8 @@ mod golden {
             .replace(r#""t""#, "null")
             .replace(r#"{"reason":"r","template":false}"#, "null");
         assert_eq!(again(&bare), bare);
-        for disks in ["fresh", "used"] {
-            let stored = FULL.replace(r#"{"copied":"k"}"#, &format!("{disks:?}"));
+        for disks in [r#"{"fresh":"r"}"#, r#""used""#] {
+            let stored = FULL.replace(r#"{"copied":"k"}"#, disks);
             assert_eq!(again(&stored), stored);
         }
     }

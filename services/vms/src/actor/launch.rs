@@ -109,7 +109,7 @@ impl Tools {
     /// A template's guest, for the VM that has its disks.
     async fn guest(&self, key: &Key, disks: &Disks) -> Result<Guest, String> {
         match disks {
-            Disks::Fresh => Err("there was no template of its kind yet".to_owned()),
+            Disks::Fresh(why) => Err(why.clone()),
             Disks::Used => Err("its disks have been used".to_owned()),
             Disks::Copied(name) if *name != key.name() => Err("what its template was made of has changed".to_owned()),
             Disks::Copied(_) => self.templates.guest(key).await.map_err(|error| error.message),

@@ -77,16 +77,18 @@ impl Tools {
 
     /// Makes the disks: a template's, if there is one for the VM.
     async fn make_disks(&self, record: &VmRecord, contents: &str, choice: &Choice) -> Result<Disks> {
-        if self.no_template_for(record, choice).is_none() {
+        let found = match self.no_template_for(record, choice) {
             // Whether there will be a network is asked meanwhile. Where there is none, the launch notices.
-            let key = self.key(record, contents, choice)?;
-            if let Ok(disks) = self.templates.disks(&key).await {
-                self.peers.copy_disks(record, disks).await?;
-                return Ok(Disks::Copied(key.name()));
+            None => {
+                let key = self.key(record, contents, choice)?;
+                self.templates.disks(&key).await.map(|disks| (key, disks)).map_err(|error| error.message)
             }
+            Some(why) => Err(why.to_owned()),
+        };
+        match found {
+            Ok((key, disks)) => self.peers.copy_disks(record, disks).await.map(|()| Disks::Copied(key.name())),
+            Err(why) => self.peers.create_disks(record).await.map(|()| Disks::Fresh(why)),
         }
-        self.peers.create_disks(record).await?;
-        Ok(Disks::Fresh)
     }
 
     /// Has the VM be as its record says from now on.

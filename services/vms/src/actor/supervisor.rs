@@ -91,7 +91,7 @@ impl Supervisor {
             backend: None,
             backend_reason: None,
             started: None,
-            disks: Disks::Fresh,
+            disks: Disks::Fresh(String::new()),
             keeper: None,
         })
     }

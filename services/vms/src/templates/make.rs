@@ -43,20 +43,21 @@ pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
             Ok(job) => job,
             Err(error) => return tracing::warn!(%error, "no template is made"),
         };
-        let made = within(JOB, PATIENCE, make(&tools, maker, key)).await;
+        let made = within(JOB, PATIENCE, make(&tools, maker, &key)).await;
         if let Err(error) = &made {
+            tools.templates.has_failed(&key);
             tracing::warn!(%error, "no template was made");
         }
         job.finish(made.map(|()| Default::default()));
     });
 }
 
-async fn make(tools: &Tools, maker: VmRecord, key: Key) -> Result<()> {
+async fn make(tools: &Tools, maker: VmRecord, key: &Key) -> Result<()> {
     // Given back by who drops this too: a deadline, for one.
     let back = Back { tools: tools.clone(), maker: Some(maker.clone()) };
-    let parts = freeze(tools, maker, &key).await;
+    let parts = freeze(tools, maker, key).await;
     back.give().await;
-    tools.templates.keep(key, parts?).await
+    tools.templates.keep(key.clone(), parts?).await
 }
 
 /// A machine of the same build as another, and nobody's.
@@ -70,7 +71,7 @@ fn maker(like: &VmRecord) -> Result<VmRecord> {
         intent: Intent::Create,
         lease: None,
         client: Some(Client { bus_name: String::new(), process }),
-        disks: Disks::Fresh,
+        disks: Disks::Fresh(String::new()),
         keeper: None,
         ..like.clone()
     })

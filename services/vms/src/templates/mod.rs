@@ -16,7 +16,7 @@ use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_bus::effects::blocking;
 use banger_schemas::VmId;
@@ -37,6 +37,8 @@ const HOLD: Duration = Duration::from_secs(600);
 /// Templates on the disk, and what they may take there.
 const MOST: usize = 16;
 const MOST_BYTES: u64 = 4 << 30;
+/// Between two tries to make one where the first has failed.
+const REST: Duration = Duration::from_secs(1800);
 /// `off`: no template is used or made.
 const VARIABLE: &str = "BANGER_TEMPLATES";
 
@@ -50,6 +52,8 @@ pub(crate) struct Templates {
     letting_go: Arc<StdMutex<Option<AbortHandle>>>,
     /// Keys that are being worked on, and the machines that do it.
     making: Arc<StdMutex<HashMap<String, VmId>>>,
+    /// Keys whose making has failed, and when.
+    failed: Arc<StdMutex<HashMap<String, Instant>>>,
     off: bool,
 }
 
@@ -65,7 +69,14 @@ impl Templates {
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
         let off = std::env::var(VARIABLE).is_ok_and(|value| value == "off");
         let store = Arc::new(Store::open(folder)?);
-        Ok(Templates { store, held: Arc::default(), letting_go: Arc::default(), making: Arc::default(), off })
+        Ok(Templates {
+            store,
+            held: Arc::default(),
+            letting_go: Arc::default(),
+            making: Arc::default(),
+            failed: Arc::default(),
+            off,
+        })
     }
 
     pub(crate) fn off(&self) -> bool {
@@ -153,6 +164,8 @@ impl Templates {
 
     /// Keeps a guest that was frozen, and lets the least recently used go where there are too many.
     async fn keep(&self, key: Key, parts: Parts) -> Result<()> {
+        // Nobody reads, lists or prunes what is half there.
+        let mut held = self.held.lock().await;
         let store = self.store.clone();
         let frozen = blocking(move || {
             let frozen = store.publish(&key, parts)?;
@@ -163,7 +176,6 @@ impl Templates {
             Ok(frozen)
         });
         let frozen = Arc::new(frozen.await?);
-        let mut held = self.held.lock().await;
         held.retain(|other| other.name != frozen.name);
         self.hold(&mut held, frozen);
         Ok(())
@@ -171,6 +183,7 @@ impl Templates {
 
     /// All of them, the least recently used first.
     pub(crate) async fn list(&self) -> Result<Vec<Row>> {
+        let _turn = self.held.lock().await;
         let store = self.store.clone();
         blocking(move || store.list()).await
     }
@@ -191,11 +204,22 @@ impl Templates {
     /// The right of a machine to make a key's template; nobody else has it meanwhile.
     fn begin(&self, key: &Key, maker: &VmId) -> Option<Making> {
         let name = key.name();
+        if self.failed.lock().ok()?.get(&name).is_some_and(|when| when.elapsed() < REST) {
+            return None;
+        }
         match self.making.lock().ok()?.entry(name.clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => place.insert(maker.clone()),
         };
         Some(Making { name, making: self.making.clone() })
+    }
+
+    /// The making of this key came to nothing: it is let alone for a while.
+    fn has_failed(&self, key: &Key) {
+        if let Ok(mut failed) = self.failed.lock() {
+            failed.retain(|_, when| when.elapsed() < REST);
+            failed.insert(key.name(), Instant::now());
+        }
     }
 
     /// Machines that make templates, and have no record.
@@ -263,6 +287,8 @@ mod tests {
         assert!(templates.begin(&Key { vcpus: 9, ..key.clone() }, &maker).is_some());
         drop(first);
         assert!(templates.makers().is_empty());
+        templates.has_failed(&Key { vcpus: 7, ..key.clone() });
+        assert!(templates.begin(&Key { vcpus: 7, ..key.clone() }, &maker).is_none(), "not at once again");
         assert!(templates.begin(&key, &maker).is_some());
     }
 }
