@@ -32,6 +32,7 @@ fn a_machine_lives_with_qemu_and_is_refused_with_what_is_not_there() {
 /// Where the processor is the host's own, and the clock KVM's.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(root, ignore = "needs a machine with little else to do: --run-ignored only")]
 fn a_guest_goes_on_under_kvm() {
     let host = Host::boot_machine();
     host.install();

@@ -16,5 +16,6 @@ mod package;
 mod polkit;
 mod subjects;
 mod survive;
+mod templates;
 mod vms;
 mod walls;
