@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use banger_bus::dirs::private_folder;
@@ -30,6 +31,8 @@ const NAMES: [&str; 2] = ["system.ext4", "work.ext4"];
 #[derive(Debug)]
 pub(crate) struct Disks {
     folder: PathBuf,
+    /// Counts what was removed, for a name until it is freed.
+    gone: AtomicU64,
 }
 
 fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
@@ -47,7 +50,7 @@ impl Disks {
     /// Opens the folder and removes what a crash left half made.
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
         private_folder(&folder)?;
-        let disks = Disks { folder };
+        let disks = Disks { folder, gone: AtomicU64::new(0) };
         let tmp = disks.tmp();
         if tmp.exists() {
             fs::remove_dir_all(&tmp).map_err(failed("empty", &tmp))?;
@@ -189,7 +192,9 @@ impl Disks {
 
     /// Removes a holder's disks; none is fine too.
     pub(crate) fn delete(&self, holder: &VmId) -> Result<()> {
-        let (home, going) = (self.of(holder), self.tmp().join(format!("{holder}.{GONE}")));
+        // What the same holder had before may still be there.
+        let number = self.gone.fetch_add(1, Ordering::Relaxed);
+        let (home, going) = (self.of(holder), self.tmp().join(format!("{holder}-{number}.{GONE}")));
         match fs::rename(&home, &going) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -266,6 +271,9 @@ mod tests {
         disks.delete(&holder).unwrap();
         disks.delete(&holder).unwrap();
         assert!(disks.usage().unwrap().is_empty());
+        // Made and removed again before the first is freed.
+        disks.create(&holder, 64, true).unwrap();
+        disks.delete(&holder).unwrap();
         disks.bury();
         assert_eq!(fs::read_dir(disks.tmp()).unwrap().count(), 0);
         fs::remove_dir_all(&folder).unwrap();
