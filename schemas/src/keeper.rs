@@ -10,9 +10,6 @@ use bincode::{Decode, Encode};
 /// Versions of the keeper protocol this build speaks, oldest first.
 pub const VERSIONS: std::ops::RangeInclusive<u16> = 1..=2;
 
-/// The version that templates came with: [`Request::LaunchWith`] and [`Request::Freeze`].
-pub const TEMPLATES: u16 = 2;
-
 /// First packet of a connection, both ways: the versions spoken. The newest in common is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Hello {

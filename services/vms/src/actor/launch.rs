@@ -26,7 +26,7 @@ pub(super) struct Launched {
 
 /// A place among those who come up at once. To come up is work for a processor, so more at once would only make the first as
 /// late as the last.
-pub(super) type Turn = OwnedSemaphorePermit;
+type Turn = OwnedSemaphorePermit;
 
 /// Everything that a VMM is started with, open.
 #[derive(Debug)]

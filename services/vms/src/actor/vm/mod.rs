@@ -19,7 +19,7 @@ use banger_schemas::options::{Dict, DictBuilder};
 use tokio::sync::watch;
 
 use super::boot::Boot;
-use super::launch::{Launched, Turn};
+use super::launch::Launched;
 use super::perform::{Outcome, Tools};
 use super::watch as watches;
 use crate::lifecycle::{After, Effect, Event, Goal, State, Way, step};
@@ -68,8 +68,8 @@ pub(crate) struct VmActor {
     making: Option<SpawnHandle>,
     /// The template of its kind, whether there is one or not.
     key: Option<Key>,
-    /// While it comes up, one of as many as the host has processors.
-    turn: Option<Turn>,
+    /// While it comes up: what holds its turn, and lets it go in time.
+    turn: Option<SpawnHandle>,
     /// Why it is not started from it, if that was tried in vain.
     why_not: Option<String>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
@@ -126,6 +126,12 @@ impl VmActor {
         }
         self.state = next;
         self.on_entry();
+        // Not kept for what comes next: it would wait for a turn with one in hand.
+        if !matches!(self.state, State::Booting(_) | State::Identifying(_))
+            && let Some(turn) = self.turn.take()
+        {
+            ctx.cancel_future(turn);
+        }
         self.publish();
         for effect in effects {
             self.perform(effect, ctx);
@@ -149,7 +155,6 @@ impl VmActor {
                 self.notes.push("it never came up: kept for 'banger vm logs'".into());
             }
             State::Stopped { .. } => {
-                self.turn = None;
                 self.boot_id.clear();
                 self.phase = None;
                 self.why_not = None;
@@ -163,7 +168,6 @@ impl VmActor {
                 self.why_not = Some(why);
             }
             State::Running => {
-                self.turn = None;
                 // The next of its kind will not have to boot.
                 if let (Some(key), Some(Started { template: false, .. })) = (self.key.take(), &self.record.started) {
                     templates::want(&self.tools, &self.record, key);
@@ -293,8 +297,7 @@ impl VmActor {
         let way = launched.map(|Launched { outcome, key, turn }| {
             self.found_out(outcome);
             self.key = key;
-            self.turn = Some(turn);
-            ctx.run_later(TURN, |me, _| drop(me.turn.take()));
+            self.turn = Some(ctx.run_later(TURN, move |_, _| drop(turn)));
             self.follow_keeper(ctx);
             match &self.record.started {
                 Some(Started { template: true, .. }) => Way::Template,
