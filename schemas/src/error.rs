@@ -85,7 +85,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into() }
+        Error { kind, message: shorten(message.into()) }
     }
 
     /// An argument that cannot be right; the message says which.
@@ -126,8 +126,24 @@ impl Error {
     /// Puts what was tried before the message.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        Error { message: format!("{what}: {}", self.message), ..self }
+        Error::new(self.kind, format!("{what}: {}", self.message))
     }
+}
+
+/// The longest message, in bytes. What is quoted in one may come from anybody.
+const LONGEST: usize = 4096;
+/// What is kept of the end of a longer one, where it says what to do.
+const END: usize = 1024;
+
+fn shorten(message: String) -> String {
+    const CUT: &str = " … ";
+    if message.len() <= LONGEST {
+        return message;
+    }
+    let whole = |at: &usize| message.is_char_boundary(*at);
+    let head = (0..=LONGEST - END - CUT.len()).rev().find(whole).unwrap_or(0);
+    let tail = (message.len() - END..).find(whole).unwrap_or(message.len());
+    [&message[..head], CUT, &message[tail..]].concat()
 }
 
 impl fmt::Display for Error {
@@ -202,6 +218,17 @@ mod tests {
             assert_eq!(Kind::from_name(error.name()), Some(*kind));
         }
         assert_eq!(Kind::from_name("org.example.Error.Exists"), None);
+    }
+
+    #[test]
+    fn a_message_has_an_end_whatever_it_quotes() {
+        let quoting = |quoted: &str| Error::invalid(format!("'{quoted}' is no name: use letters")).context("naming");
+        assert_eq!(quoting("ä").message, "naming: 'ä' is no name: use letters");
+        for quoted in ["x".repeat(8 << 20), "ä".repeat(5000), "😀".repeat(5001)] {
+            let message = quoting(&quoted).message;
+            assert!(message.len() <= LONGEST && message.len() > LONGEST - 8, "{}", message.len());
+            assert!(message.starts_with("naming: '") && message.ends_with("is no name: use letters"));
+        }
     }
 
     #[test]

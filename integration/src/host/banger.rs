@@ -1,4 +1,4 @@
-//! banger on the host: installed by its own command, and with the small image, so that no network is needed.
+//! What is put on the host: banger, by its own command; the small image, so that no network is needed; examples.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +20,15 @@ impl Host {
     pub fn install(&self) {
         let words = ["/mnt/dist/bin/banger", "system", "install", "--owner", User::Alice.name()];
         self.errand(Who::Root, words).limit(Duration::from_secs(120)).ok();
+    }
+
+    /// Puts one of this package's examples on the host; its path there.
+    pub fn example(&self, name: &str) -> String {
+        let built = crate::dist().join("../debug/examples").join(name);
+        let bytes = std::fs::read(&built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+        let path = format!("/usr/local/lib/{name}");
+        self.errand(Who::Root, ["install", "--mode=0755", "/dev/stdin", &path]).stdin(bytes).ok();
+        path
     }
 
     /// Gives the installed banger the kernel and the small image, built once a machine by banger itself.

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use banger_integration::host::{Host, Who};
-use banger_integration::{dist, sample};
+use banger_integration::host::Host;
+use banger_integration::sample;
 
 use crate::vms::{ALICE, host, machine};
 
@@ -45,9 +45,8 @@ fn supervisor(host: &Host) -> (u64, u64) {
 fn whatever_a_keeper_says_others_are_served_and_it_is_ended_in_time() {
     let host = host();
     machine(&host, "honest");
-    let impostor = std::fs::read(dist().join("../debug/examples/impostor")).expect("the impostor is built");
-    host.errand(Who::Root, ["install", "--mode=0755", "/dev/stdin", "/usr/local/lib/impostor"]).stdin(impostor).ok();
-    host.sh("mount --bind /usr/local/lib/impostor /usr/local/lib/banger/banger-keeper");
+    let impostor = host.example("impostor");
+    host.sh(&format!("mount --bind {impostor} /usr/local/lib/banger/banger-keeper"));
     let deadline = format!("[Service]\nEnvironment=BANGER_BOOT_DEADLINE_SECONDS={}\n", DEADLINE.as_secs());
     host.write("/run/systemd/system/banger-vms.service.d/deadline.conf", deadline);
     host.sh("systemctl daemon-reload; systemctl restart banger-vms");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use banger_integration::host::Host;
-use banger_integration::{eventually, within};
+use banger_integration::{eventually, sample, within};
 
 use crate::vms::{ALICE, boot_id, host, machine};
 
@@ -112,23 +112,50 @@ fn a_service_that_is_killed_thirty_times_in_a_row_is_still_started() {
     eventually("it is up again", || host.run_as(ALICE, ["banger", "vm", "list"]).code == 0);
 }
 
+/// Of those that can be frozen, a run takes about this many.
+const FROZEN: u64 = 2;
+/// `WatchdogSec=` and `TimeoutStopSec=` of the units, and a start.
+const THAWED: Duration = Duration::from_secs(60 + 15 + 15);
+/// The longest of what waits for others: a stop asks the guest, its unit and the network, each with a deadline.
+const BOUNDED: Duration = Duration::from_secs(120);
+
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
-fn a_frozen_service_hangs_nobody_and_is_itself_again() {
+fn whoever_is_frozen_hangs_nobody_and_is_brought_back_by_its_watchdog() {
     let host = host();
     machine(&host, "box");
     let boot = boot_id(&host, "box");
-    host.ok(["systemctl", "kill", "--signal=STOP", "banger-network.service"]);
-    // Others are served: what needs no network is as quick as ever.
-    let begun = Instant::now();
-    assert_eq!(boot_id(&host, "box"), boot);
-    host.ok_as(ALICE, ["banger", "vm", "list"]);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // What needs it says so in bounded time.
-    let words = ["banger", "vm", "stop", "box"];
-    let stopped = host.errand(ALICE, words).limit(Duration::from_secs(90)).run();
-    println!("stop while the network is frozen: {} {}", stopped.code, stopped.stderr);
-    host.ok(["systemctl", "kill", "--signal=CONT", "banger-network.service"]);
-    let words = ["banger", "vm", "delete", "box"];
-    within(Duration::from_secs(60), "the machine is deleted", || host.run_as(ALICE, words).code == 0);
+    let each = SERVICES.map(|service| vec![service]);
+    let cases = each.into_iter().chain([SERVICES.to_vec()]).collect();
+    for frozen in sample("frozen", FROZEN, cases) {
+        let units: Vec<String> = frozen.iter().map(|service| format!("banger-{service}.service")).collect();
+        let units: Vec<&str> = units.iter().map(String::as_str).collect();
+        host.ok([&["systemctl", "start"], units.as_slice()].concat());
+        let pids = || host.ok([&["systemctl", "show", "--value", "--property=MainPID"], units.as_slice()].concat());
+        let before = pids();
+        host.ok([&["systemctl", "kill", "--signal=STOP"], units.as_slice()].concat());
+        let begun = Instant::now();
+        // Others are served: what needs none of it is as quick as ever.
+        if !frozen.contains(&"vms") && !frozen.contains(&"sessions") {
+            assert_eq!(boot_id(&host, "box"), boot);
+            host.ok_as(ALICE, ["banger", "vm", "list"]);
+            assert!(begun.elapsed() < Duration::from_secs(10), "{frozen:?}: {:?}", begun.elapsed());
+        }
+        // What needs it comes to an end: it waits for whoever takes its place, or says what is missing.
+        let words = ["banger", "vm", "run", "--rm", "--image", "debian-tiny", "--", "sh", "-c", "exit 7"];
+        let run = host.errand(ALICE, words).limit(BOUNDED).run();
+        println!("{frozen:?}: a run ended {} after {:?}: {}", run.code, begun.elapsed(), run.stderr.trim());
+        assert!(run.code == 7 || (run.code == 125 && !run.stderr.is_empty()), "{} {}", run.code, run.stderr);
+        let left = THAWED.saturating_sub(begun.elapsed());
+        within(left, "the watchdog has brought it back", || {
+            let now = pids();
+            let changed = |(now, before)| now != before && now != "0";
+            now.lines().filter(|line| !line.is_empty()).zip(before.lines().filter(|line| !line.is_empty())).all(changed)
+        });
+        still_the_same(&host, &boot);
+        let gone = || host.ok_as(ALICE, ["banger", "vm", "list", "--all", "--json"]).matches("\"id\"").count() == 1;
+        within(Duration::from_secs(60), "what was begun is gone", gone);
+        assert_eq!(host.errand(ALICE, words).limit(BOUNDED).run().code, 7);
+    }
+    host.ok_as(ALICE, ["banger", "vm", "delete", "box"]);
 }

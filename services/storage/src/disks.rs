@@ -107,14 +107,20 @@ impl Disks {
         }
         let from = from()?;
         let making = self.tmp().join(holder.as_str());
-        private_folder(&making)?;
-        for (name, from) in NAMES.iter().zip(&from) {
-            copy(from, &making.join(name), durable)?;
+        let published = private_folder(&making).and_then(|()| {
+            for (name, from) in NAMES.iter().zip(&from) {
+                copy(from, &making.join(name), durable)?;
+            }
+            if durable {
+                sync_folder(&making)?;
+            }
+            fs::rename(&making, &home).map_err(failed("publish", &home))
+        });
+        if let Err(error) = published {
+            // What cannot be removed now goes at the next start.
+            drop(fs::remove_dir_all(&making));
+            return Err(error);
         }
-        if durable {
-            sync_folder(&making)?;
-        }
-        fs::rename(&making, &home).map_err(failed("publish", &home))?;
         if durable { sync_folder(&self.folder) } else { Ok(()) }
     }
 
@@ -142,6 +148,7 @@ impl Disks {
                 Error::new(Kind::Unavailable, format!("cannot run mke2fs ({e}): install the package e2fsprogs"))
             })?;
         if !made.status.success() {
+            drop(fs::remove_file(&making));
             let said = String::from_utf8_lossy(&made.stderr);
             return Err(Error::internal(format!("mke2fs failed: {}", said.trim())));
         }
@@ -338,6 +345,11 @@ mod tests {
             let refused = disks.copy(&other, [system, File::open(wrong).unwrap().into()], true).unwrap_err();
             assert_eq!(refused.kind, Kind::InvalidArgument, "{wrong}");
         }
+        // Found out only while it is copied: nothing half made is left.
+        let unreadable = File::options().write(true).open(folder.join("abcdefghij").join(NAMES[0])).unwrap();
+        let [system, _] = pair();
+        disks.copy(&other, [system, unreadable.into()], true).unwrap_err();
+        assert_eq!(fs::read_dir(disks.tmp()).unwrap().count(), 0);
         assert_eq!(disks.usage().unwrap().len(), 2);
         fs::remove_dir_all(&folder).unwrap();
     }
