@@ -161,10 +161,14 @@ impl Handler<CloseTap> for Network {
 
 impl Handler<Release> for Network {
     type Result = ResponseFuture<Result<()>>;
-    fn handle(&mut self, message: Release, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, message: Release, ctx: &mut Context<Self>) -> Self::Result {
         let Ok(lease) = self.table.get(&message.holder) else { return Box::pin(std::future::ready(Ok(()))) };
         self.table.release(&message.holder);
         self.want();
+        if lease.open {
+            let leave = self.effects.clone().leave(message.holder.clone(), lease.clone());
+            run(ctx, "removing a device", MEND, leave, |_, _, _| ());
+        }
         Box::pin(self.effects.clone().release(message.holder, lease))
     }
 }

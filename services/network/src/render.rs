@@ -1,6 +1,6 @@
 //! Policy as the text of nftables: one table for frames, one for packets, both named `banger`. Pure; knows no process.
 //!
-//! The text replaces its predecessor in one transaction. A guest is named by its TAP, MAC and address together; what
+//! The text replaces its predecessor in one transaction; [`ways`] is how rules that hold become others. A guest is named by its TAP, MAC and address together; what
 //! matches no guest is dropped, so a TAP without rules is a TAP without a network. Guests are kept from each other by
 //! their ports' `isolated` flag, which no flushed table opens; these rules only repeat it for routed packets.
 
@@ -11,6 +11,10 @@ use banger_schemas::VmId;
 use banger_schemas::network::mac_text;
 
 use crate::plan::{Plan, UPLINK, UPLINK_ADDRESS, UPLINK_NETWORK, Uplink};
+
+mod growth;
+
+pub use growth::ways;
 
 /// Nobody's business, whatever the policy: this host in all its disguises, link-local (the metadata services of
 /// clouds), multicast and reserved space. The networks of banger's own come to it.
@@ -52,6 +56,18 @@ pub struct Publication {
     pub guest: SocketAddrV4,
 }
 
+impl Publication {
+    /// As the map `published` of this plan has it.
+    fn element(&self, plan: &Plan) -> String {
+        let (protocol, outside, guest) = (self.protocol, self.outside, self.guest);
+        let key = match plan.uplink {
+            Uplink::Slirp => format!("{protocol} . {}", self.internal),
+            Uplink::Host => format!("{} . {protocol} . {}", outside.ip(), outside.port()),
+        };
+        format!("{key} : {} . {}", guest.ip(), guest.port())
+    }
+}
+
 /// What a guest may open connections to. The host and link-local addresses are in none of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reach {
@@ -83,6 +99,18 @@ pub struct Guest {
     pub reach: Reach,
 }
 
+impl Guest {
+    /// As the set `guests` has it.
+    fn element(&self) -> String {
+        format!("\"{}\" . {} . {}", self.vm.tap_name(), mac_text(self.mac), self.address)
+    }
+
+    /// As the map `reach` has it.
+    fn reach_element(&self) -> String {
+        format!("{} : goto {}", self.address, self.reach.chain())
+    }
+}
+
 /// All rules of one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
@@ -104,10 +132,8 @@ impl Ruleset {
     }
 
     fn frames(&self, text: &mut String) {
-        let guests =
-            self.guests.iter().map(|g| format!("\"{}\" . {} . {}", g.vm.tap_name(), mac_text(g.mac), g.address));
         text.push_str("table bridge banger {\n");
-        push_set(text, "set guests", "ifname . ether_addr . ipv4_addr", guests);
+        push_set(text, "set guests", "ifname . ether_addr . ipv4_addr", self.guests.iter().map(Guest::element));
         text.push_str(
             r#"	chain prerouting {
 		type filter hook prerouting priority -300; policy accept;
@@ -124,9 +150,8 @@ impl Ruleset {
     }
 
     fn packets(&self, plan: &Plan, text: &mut String) {
-        let reach = self.guests.iter().map(|g| format!("{} : goto {}", g.address, g.reach.chain()));
         text.push_str("table ip banger {\n");
-        push_set(text, "map reach", "ipv4_addr : verdict", reach);
+        push_set(text, "map reach", "ipv4_addr : verdict", self.guests.iter().map(Guest::reach_element));
         match plan.uplink {
             Uplink::Slirp => self.behind_slirp(plan, text),
             Uplink::Host => self.on_the_host(plan, text),
@@ -160,10 +185,7 @@ impl Ruleset {
     /// Chains where packets leave by slirp4netns, and publications come in through it. Only a reply is let through for
     /// being one: a connection that a guest opened is looked at with every packet, so a narrower policy ends it.
     fn behind_slirp(&self, plan: &Plan, text: &mut String) {
-        let published = self
-            .publications
-            .iter()
-            .map(|p| format!("{} . {} : {} . {}", p.protocol, p.internal, p.guest.ip(), p.guest.port()));
+        let published = self.publications.iter().map(|publication| publication.element(plan));
         push_set(text, "set host", "ipv4_addr", self.host.iter().map(Ipv4Addr::to_string));
         push_set(text, "map published", "inet_proto . inet_service : ipv4_addr . inet_service", published);
         let (bridge, guests, dns) = (&plan.bridge, plan.network(), plan.dns());
@@ -208,10 +230,7 @@ impl Ruleset {
 
     /// Chains where the host itself routes. Its own addresses are no forwarded packet's: they meet `input`.
     fn on_the_host(&self, plan: &Plan, text: &mut String) {
-        let published = self.publications.iter().map(|p| {
-            let (outside, guest) = (p.outside, p.guest);
-            format!("{} . {} . {} : {} . {}", outside.ip(), p.protocol, outside.port(), guest.ip(), guest.port())
-        });
+        let published = self.publications.iter().map(|publication| publication.element(plan));
         let kind = "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service";
         push_set(text, "map published", kind, published);
         let (bridge, guests, gateway) = (&plan.bridge, plan.network(), plan.gateway);

@@ -145,17 +145,16 @@ impl Table {
     /// applied.
     pub(crate) fn rules(&self) -> Ruleset {
         let open = || self.leases.iter().filter(|(_, lease)| lease.open);
-        let guests = open()
-            .map(|(vm, lease)| Guest {
-                vm: vm.clone(),
-                mac: pool::mac(vm),
-                address: lease.address,
-                reach: if lease.nat { Reach::Internet } else { Reach::Nothing },
-            })
-            .collect();
+        let guests = open().map(|(vm, lease)| guest(vm, lease)).collect();
         let publications = open().flat_map(|(_, lease)| publications(lease)).collect();
         Ruleset { guests, publications, ..Ruleset::default() }
     }
+}
+
+/// Whom the rules know by a lease.
+pub(crate) fn guest(vm: &VmId, lease: &LeaseRecord) -> Guest {
+    let reach = if lease.nat { Reach::Internet } else { Reach::Nothing };
+    Guest { vm: vm.clone(), mac: pool::mac(vm), address: lease.address, reach }
 }
 
 /// What a lease publishes.

@@ -81,6 +81,21 @@ pub trait Host: Debug + Send + Sync {
     fn down(&self) -> Answer<'_, Vec<String>>;
 }
 
+/// Loads the first text that is not refused, as [`crate::render::ways`] has them.
+async fn first_that_works<'a, F>(ways: &'a [String], mut load: impl FnMut(&'a str) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let Some((last, first)) = ways.split_last() else { return Ok(()) };
+    for text in first {
+        match load(text).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!(%error, "rules cannot be added and are loaded anew"),
+        }
+    }
+    load(last).await
+}
+
 /// What `ensure` had to do.
 #[derive(Debug, Default)]
 pub struct Ensured {

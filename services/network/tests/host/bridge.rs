@@ -82,7 +82,11 @@ async fn guests_do_not_reach_each_other_nor_pretend_to_be() {
     let Some(host) = Scratch::new(Config::default()) else { return };
     host.bridge.ensure().await.unwrap();
     let (a, b) = (guest(&vm("aaaaaaaaaa"), 2, Reach::Networks), guest(&vm("bbbbbbbbbb"), 3, Reach::Networks));
+    // The second one comes to the first.
+    host.bridge.apply(&rules(&[&a])).await.unwrap();
     host.bridge.apply(&rules(&[&a, &b])).await.unwrap();
+    let quiet = timeout(Duration::from_millis(200), host.bridge.lost()).await;
+    assert!(quiet.is_err(), "what we add ourselves is no loss");
     let (pretend, other) = (Pretend::new(&host.inside, &a), Pretend::new(&host.inside, &b));
     let _servers = (serve_in(&host.outside, 80, "outside"), other.serve(80, "b"));
     assert_eq!(pretend.dial("198.51.100.1:80").as_deref(), Ok("outside"));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::network::{Network, guest, soon, vm};
 use crate::pretend::{Place, Pretend, ask_who_has, dial_from, hears_arp_from, probe_inside, read_from};
 use banger_network::host::{Change, Error, Fake, Host, address};
-use banger_network::render::{Protocol, Publication, Reach, Ruleset};
+use banger_network::plan::Plan;
+use banger_network::render::{self, Protocol, Publication, Reach, Ruleset};
 use tokio::time::timeout;
 
 /// Answers every connection with a text, on a thread that ends with the tests.
@@ -139,6 +140,8 @@ async fn guests_do_not_reach_each_other_nor_pretend_to_be() {
     let web = publication(Ipv4Addr::new(127, 77, 1, 7), 20001, SocketAddrV4::new(guest_b.address, 80));
     let guests = vec![guest_a.clone(), guest_b.clone()];
     let rules = Ruleset { guests, publications: vec![web], ..Ruleset::default() };
+    // The second one comes to the first.
+    network.host.apply(&Ruleset { guests: vec![guest_a.clone()], ..Ruleset::default() }).await.unwrap();
     network.host.apply(&rules).await.unwrap();
     network.host.publish(&web).await.unwrap();
     let (a, b) = (Pretend::new(&network, &guest_a), Pretend::new(&network, &guest_b));
@@ -168,7 +171,7 @@ async fn a_tap_works_from_outside_and_is_isolated() {
     let (vm_a, vm_b) = (vm("aaaaaaaaaa"), vm("bbbbbbbbbb"));
     let (guest_a, guest_b) = (guest(&vm_a, 2, Reach::Internet), guest(&vm_b, 3, Reach::Internet));
     let (tap_a, tap_b) = (network.host.add_tap(&vm_a).await.unwrap(), network.host.add_tap(&vm_b).await.unwrap());
-    let gateway = banger_network::plan::Plan::rootless().gateway;
+    let gateway = Plan::rootless().gateway;
 
     // Without rules: nothing.
     ask_who_has(&tap_a, guest_a.mac, guest_a.address, gateway);
@@ -226,6 +229,19 @@ async fn nft_takes_the_golden_rulesets() {
     let Some(network) = Network::up().await else { return };
     for golden in ["two-guests", "closed", "two-guests-on-a-host", "closed-on-a-host"] {
         network.run(&format!("nft -c -f {}/src/render/{golden}.nft", env!("CARGO_MANIFEST_DIR")));
+    }
+    // And what is added to them.
+    let [a, b] = ["aaaaaaaaaa", "bbbbbbbbbb"].map(vm);
+    let [a, b] = [guest(&a, 2, Reach::Internet), guest(&b, 3, Reach::Nothing)];
+    let web = publication(Ipv4Addr::new(127, 77, 1, 5), 20000, SocketAddrV4::new(b.address, 80));
+    let alone = Ruleset { guests: vec![a.clone()], ..Ruleset::default() };
+    let both = Ruleset { guests: vec![a, b], publications: vec![web], ..Ruleset::default() };
+    for plan in [Plan::of_the_host(), Plan::rootless()] {
+        let [addition, _] = &render::ways(Some(&alone), &both, &plan)[..] else { panic!("one guest is added") };
+        network.run(&format!("nft -f - <<'END'\n{}END", alone.render(&plan)));
+        network.run(&format!("nft -f - <<'END'\n{addition}END"));
+        let rules = network.run("nft list ruleset");
+        assert!(rules.contains("bg-bbbbbbbbbb") && rules.contains("172.16.0.3 : goto nothing"), "{rules}");
     }
     network.down().await;
 }

@@ -16,6 +16,7 @@ impl Bridge {
         if forward::on(&self.records).await? && was_up {
             mended.push(format!("{FORWARD} is 1 again"));
         }
+        state.loaded = false;
         if !nft::loaded().await? {
             nft::load(&state.rules.clone().unwrap_or_default().render(&self.plan)).await?;
             if was_up {

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::links::Links;
-use super::{Answer, Ensured, Error, Host, Refusal, nft, tap, tools};
+use super::{Answer, Ensured, Error, Host, Refusal, first_that_works, nft, tap, tools};
 use crate::plan::Plan;
 use crate::render::{self, Protocol, Publication, Ruleset};
 use warm::Warm;
@@ -68,6 +68,8 @@ struct State {
     whole: bool,
     /// What was asked for, to be given back when it is lost.
     rules: Option<Ruleset>,
+    /// Whether those are what is loaded.
+    loaded: bool,
     published: BTreeMap<(Protocol, SocketAddrV4), Publication>,
     notes: Vec<String>,
 }
@@ -223,8 +225,10 @@ impl Host for Bridge {
             if !state.up {
                 return Err(Error::NoNamespace);
             }
-            nft::load(&rules.render(&self.plan)).await?;
-            state.rules = Some(rules.clone());
+            let ways = render::ways(state.rules.as_ref().filter(|_| state.loaded), rules, &self.plan);
+            state.loaded = false;
+            first_that_works(&ways, nft::load).await?;
+            (state.rules, state.loaded) = (Some(rules.clone()), true);
             Ok(())
         }
         .boxed()

@@ -58,14 +58,15 @@ impl Watch {
 }
 
 /// Whether somebody else has touched our tables, or chains of theirs that may drop our packets. Our own changes replace
-/// the tables as a whole.
+/// the tables as a whole, or add to their sets.
 fn rules_changed(messages: &[Message]) -> bool {
     messages.split(|message| message.kind == NEWGEN).any(|transaction| {
         let is_ours = |message: &Message| text(&message.body, NFGENMSG, TABLE) == Some("banger");
         let by_us = transaction.iter().any(|message| message.kind == NEWTABLE && is_ours(message));
         transaction.iter().any(|message| match message.kind {
+            NEWSETELEM => false,
             _ if is_ours(message) => !by_us,
-            NEWSETELEM | DELSETELEM => false,
+            DELSETELEM => false,
             NEWRULE | DELRULE => text(&message.body, NFGENMSG, CHAIN).is_some_and(concerns_us),
             _ => true,
         })
@@ -118,6 +119,7 @@ mod tests {
         let ours = [deltable(), message(NEWTABLE, "banger", ""), message(NEWRULE, "banger", "forward"), end()];
         assert!(!rules_changed(&ours));
         assert!(rules_changed(&[&ours[..], &[deltable(), end()]].concat()), "one after the other");
+        assert!(!rules_changed(&[message(NEWSETELEM, "banger", ""), end()]), "a guest more");
         assert!(!rules_changed(&[end()]) && !rules_changed(&[]));
     }
 

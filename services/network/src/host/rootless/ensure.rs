@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::{Known, Rootless, helper, uplink};
+use super::{Known, Rootless, Whole, helper, uplink};
 use crate::host::within::Op;
 use crate::host::{Change, Ensured, Error, Host};
 use banger_bus::process::Process;
@@ -56,10 +56,16 @@ impl Rootless {
     }
 
     pub(super) async fn ensure_all(&self) -> Result<Ensured, Error> {
-        let known = self.known.lock().await;
+        let mut known = self.known.lock().await;
+        if let Some(whole) = known.whole.take().filter(|whole| whole.holder.alive() && whole.uplink.alive()) {
+            let notes = known.whole.insert(whole).notes.clone();
+            return Ok(Ensured { notes, ..Ensured::default() });
+        }
+        known.loaded = false;
         let (holder, namespace) = self.ensure_namespace(&known).await?;
         let (uplink, change) = self.ensure_uplink(&holder, namespace).await?;
         let notes = uplink::missing_walls(&uplink);
+        known.whole = Some(Whole { holder, uplink, notes: notes.clone() });
         let mut ensured = Ensured { namespace, uplink: change, notes, ..Ensured::default() };
         if change != Change::Kept {
             for publication in known.published.values() {

@@ -14,9 +14,9 @@ use futures_util::future::{BoxFuture, select};
 use tokio::sync::Mutex;
 
 use super::within::{Op, Outcome};
-use super::{Answer, Ensured, Error, Host, Refusal, address, tap, tools};
+use super::{Answer, Ensured, Error, Host, Refusal, address, first_that_works, tap, tools};
 use crate::plan::Plan;
-use crate::render::{Protocol, Publication, Ruleset};
+use crate::render::{self, Protocol, Publication, Ruleset};
 use banger_bus::process::Process;
 use process::forget;
 use slirp::Slirp;
@@ -50,11 +50,33 @@ pub struct Rootless {
     known: Mutex<Known>,
 }
 
-/// What was asked for, to be given back when it is lost.
 #[derive(Debug, Default)]
 struct Known {
+    /// What was asked for, to be given back when it is lost.
     rules: Option<Ruleset>,
     published: BTreeMap<(Protocol, SocketAddrV4), Publication>,
+    /// Whether those rules are what is loaded.
+    loaded: bool,
+    /// Holder and uplink, as `ensure` left them. Nobody but this user gets at what is inside, so that it is whole as long as
+    /// they live and nothing fails.
+    whole: Option<Whole>,
+}
+
+#[derive(Debug)]
+struct Whole {
+    holder: Process,
+    uplink: Process,
+    notes: Vec<String>,
+}
+
+impl Known {
+    /// What a change has come to: after a failure everything is looked at again.
+    fn noted<T>(&mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.is_err() {
+            self.whole = None;
+        }
+        outcome
+    }
 }
 
 impl Rootless {
@@ -154,9 +176,9 @@ impl Host for Rootless {
 
     fn add_tap<'a>(&'a self, vm: &'a VmId) -> Answer<'a, OwnedFd> {
         async {
-            let _turn = self.known.lock().await;
+            let mut known = self.known.lock().await;
             let op = Op::AddTap { name: vm.tap_name(), bridge: self.plan.bridge.clone() };
-            self.within(vec![op]).await?.1.into_iter().next().ok_or_else(nonsense)
+            known.noted(self.within(vec![op]).await)?.1.into_iter().next().ok_or_else(nonsense)
         }
         .boxed()
     }
@@ -201,8 +223,12 @@ impl Host for Rootless {
     fn apply<'a>(&'a self, rules: &'a Ruleset) -> Answer<'a, ()> {
         async {
             let mut known = self.known.lock().await;
-            self.one(Op::Rules { text: rules.render(&self.plan) }).await?;
-            known.rules = Some(rules.clone());
+            let ways = render::ways(known.rules.as_ref().filter(|_| known.loaded), rules, &self.plan);
+            known.loaded = false;
+            let load = async |text: &str| self.one(Op::Rules { text: text.to_owned() }).await.map(drop);
+            let loaded = first_that_works(&ways, load).await;
+            known.noted(loaded)?;
+            (known.rules, known.loaded) = (Some(rules.clone()), true);
             Ok(())
         }
         .boxed()
