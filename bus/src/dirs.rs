@@ -86,11 +86,11 @@ impl Dirs {
     }
 }
 
-fn var(name: &str) -> Option<PathBuf> {
+pub(crate) fn var(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from).filter(|p| p.is_absolute())
 }
 
-fn home() -> Result<PathBuf> {
+pub(crate) fn home() -> Result<PathBuf> {
     var("HOME").ok_or_else(|| Error::invalid("HOME is not set: set it, or BANGER_STATE_DIR"))
 }
 

@@ -18,6 +18,7 @@ mod observe;
 pub mod process;
 pub mod records;
 pub mod service;
+pub mod settings;
 pub mod sparse;
 pub mod trace;
 mod watched;

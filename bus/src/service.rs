@@ -18,6 +18,7 @@ use crate::caller::{Caller, Callers};
 use crate::jobs::Jobs;
 use crate::objects::Tree;
 use crate::observe::Observe;
+use crate::settings;
 
 /// A service that stops puts things away within this time, or leaves them to its next start.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -229,6 +230,16 @@ where
     })
 }
 
+/// Settings and logs of a process that is a service's. It works without settings that are not understood: a mistake in one
+/// of them is no reason that nobody has a machine.
+pub fn init(program: &'static str, file: Result<std::path::PathBuf>) {
+    let taken_up = settings::take_up(file);
+    crate::trace::init(program, std::io::stderr);
+    if let Err(error) = taken_up {
+        tracing::error!(%error, "none of these settings hold");
+    }
+}
+
 /// `main` of a service that is a process of its own: `--address ADDRESS` for another bus than the system's; ends
 /// on SIGTERM and SIGINT.
 pub fn main<T, F, Fut>(program: &'static str, place: (&'static str, &'static str), start: F) -> std::process::ExitCode
@@ -237,16 +248,16 @@ where
     Fut: Future<Output = Result<T>>,
     T: Running,
 {
-    crate::trace::init(program, std::io::stderr);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let address = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => Address::System,
-        ["--address", address] => Address::At((*address).to_owned()),
-        _ => {
-            tracing::error!("usage: {program} [--address D-BUS-ADDRESS]");
-            return std::process::ExitCode::from(2);
-        }
+    let (address, file) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--address", address] => (Address::At((*address).to_owned()), settings::of_user()),
+        _ => (Address::System, Ok(settings::OF_THE_HOST.into())),
     };
+    init(program, file);
+    if address == Address::System && !arguments.is_empty() {
+        tracing::error!("usage: {program} [--address D-BUS-ADDRESS]");
+        return std::process::ExitCode::from(2);
+    }
     let shutdown = async {
         tokio::select! {
             () = terminated() => (),

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use banger_bus::settings;
 use banger_schemas::error::Error;
 use banger_schemas::{dns, images, network, storage};
 
 use crate::authorize::Ask;
 use crate::check::{self, Row, Verdict};
-use crate::client::Client;
+use crate::client::{Client, Mode};
 use crate::error::Failure;
 use crate::view::bytes;
 
@@ -24,6 +25,7 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
     match Client::connect(Ask::Nobody).await {
         Ok(client) => {
             rows.insert(0, Row::new(Verdict::Pass, "mode", client.mode.as_str(), ""));
+            rows.insert(1, settings_of(client.mode));
             rows.extend(services(&client).await);
         }
         Err(failure) => {
@@ -31,6 +33,19 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
         }
     }
     check::show(&rows, args.json)
+}
+
+/// The file of settings, read once more: services that could not understand it go on without.
+fn settings_of(mode: Mode) -> Row {
+    let file = match mode {
+        Mode::System => Ok(settings::OF_THE_HOST.into()),
+        Mode::Embedded => settings::of_user(),
+    };
+    match file.and_then(|file| settings::read(&file).map(|_| file)) {
+        Ok(file) if file.exists() => Row::new(Verdict::Pass, "settings", file.display().to_string(), ""),
+        Ok(file) => Row::new(Verdict::Pass, "settings", format!("no {}", file.display()), ""),
+        Err(error) => Row::new(Verdict::Fail, "settings", error.message, "none of them hold until the file is mended"),
+    }
 }
 
 /// Programs that something here runs: name, package, whether nothing works without.

@@ -2,7 +2,7 @@
 //! action ids, and the two wire protocols (guest and keeper).
 //!
 //! Knows no runtime, no file and no process. Features: `bus` adds what speaks D-Bus; `io` adds how framed
-//! messages travel over streams and sockets.
+//! messages travel over streams and sockets; `settings` what the file of settings may say.
 #![deny(unsafe_code)]
 
 pub mod codec;
@@ -14,6 +14,8 @@ pub mod size;
 
 #[cfg(feature = "io")]
 pub mod io;
+#[cfg(feature = "settings")]
+pub mod settings;
 
 #[cfg(feature = "bus")]
 pub mod action;

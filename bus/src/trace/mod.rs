@@ -15,19 +15,20 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::settings;
 use banger_schemas::observe::{Span, TraceId};
 use banger_schemas::options::{Dict, DictBuilder, TRACEPARENT};
 
 /// What the targets of all spans that are ours begin with.
 const OURS: &str = "banger";
 
-/// Sets the process's subscriber: `BANGER_LOG` filters what is logged (default `info`), `writer` takes the lines.
+/// Sets the process's subscriber: the settings say what is logged (default `info`), `writer` takes the lines.
 pub fn init<W>(service: &'static str, writer: W)
 where
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_from_env("BANGER_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,zbus=warn,busd=warn,hickory_server=warn"));
+    let wanted = settings::get().log_level.as_deref().and_then(|level| EnvFilter::try_new(level).ok());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new("info,zbus=warn,busd=warn,hickory_server=warn"));
     let (journal, lines) = match journal::Journal::connected(service) {
         Some(journal) => (Some(journal), None),
         None => (None, Some(tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false))),

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use banger_bus::service::{self, Address, Running};
-use banger_bus::{Dirs, Service};
+use banger_bus::{Dirs, Service, settings};
 use banger_schemas::error::{Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -20,10 +20,12 @@ use crate::client::escape;
 
 /// Serves until nothing needs it, or SIGTERM. Says on stdout how the start went.
 pub(crate) fn serve() -> ExitCode {
+    let settings = settings::take_up(settings::of_user());
     banger_bus::trace::init("banger", std::io::stderr);
     // Its own session: a closed terminal ends it no more than it ends a VM.
     nix::unistd::setsid().ok();
-    match host() {
+    // Who could mend a mistake in them is there to be told.
+    match settings.and_then(|()| host()) {
         Ok(Outcome::Served) => ExitCode::SUCCESS,
         Ok(Outcome::Taken) => {
             say("taken");

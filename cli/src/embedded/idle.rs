@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use banger_bus::service::Address;
+use banger_bus::settings;
 use banger_schemas::error::Result;
 use banger_schemas::{images, job, vms};
 use futures_util::StreamExt;
@@ -21,8 +22,7 @@ pub(super) async fn wait(address: &Address, stop: impl Future<Output = ()>) -> R
     let bus = address.connect().await?;
     let dbus = DBusProxy::new(&bus).await?;
     let mut comings_and_goings = dbus.receive_name_owner_changed().await?;
-    let linger = std::env::var("BANGER_LINGER_SECONDS").ok().and_then(|s| s.parse().ok());
-    let linger = linger.map_or(LINGER, Duration::from_secs);
+    let linger = settings::get().linger_seconds.map_or(LINGER, Duration::from_secs);
     tokio::pin!(stop);
     loop {
         // A VM that goes down does so for a client that then leaves, or by itself: the second is looked for less often.

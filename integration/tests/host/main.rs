@@ -14,6 +14,7 @@ mod nat;
 mod outside;
 mod package;
 mod polkit;
+mod settings;
 mod subjects;
 mod survive;
 mod templates;

@@ -34,6 +34,34 @@ fn without_a_runtime_folder_a_checked_one_is_made() {
 }
 
 #[test]
+fn settings_hold_from_the_next_start_and_a_mistake_in_them_is_told_with_its_line() {
+    let banger = Banger::bare(Who::Me).env("XDG_CONFIG_HOME", "/nowhere");
+    let folder = banger.home().join("config");
+    let file = folder.join("banger/config.toml");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let doctor = || {
+        let mut command = banger.command(["doctor"]);
+        Running::of({
+            command.env("XDG_CONFIG_HOME", &folder);
+            command
+        })
+        .end()
+    };
+    std::fs::write(&file, "# mine\nfirecraker_bin = '/usr/bin/true'\n").unwrap();
+    let refused = list_with(&banger, |c| c.env("XDG_CONFIG_HOME", &folder));
+    assert_eq!(refused.code, 125, "{}", refused.stderr);
+    let mistake =
+        format!("{}, line 2: there is no setting 'firecraker_bin': did you mean 'firecracker_bin'?", file.display());
+    assert!(refused.stderr.contains(&mistake), "{}", refused.stderr);
+    assert!(doctor().stdout.contains(&mistake));
+    std::fs::write(&file, "firecracker_bin = '/usr/bin/true'\n").unwrap();
+    let told = doctor();
+    let shows = |what: &str| told.stdout.contains(what);
+    assert!(shows("/usr/bin/true") && shows(&file.display().to_string()), "{}", told.stdout);
+    banger.stop_services();
+}
+
+#[test]
 fn a_runtime_folder_too_long_for_a_socket_is_refused_with_the_cure() {
     let banger = Banger::bare(Who::Me);
     let long = banger.home().join("x".repeat(110));

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use actix::Actor;
 use banger_bus::effects::blocking;
-use banger_bus::{Dirs, Door, Records, Service};
+use banger_bus::{Dirs, Door, Records, Service, settings};
 use banger_schemas::error::{Error, Result};
 use banger_schemas::{VmId, images};
 
@@ -55,13 +55,12 @@ pub fn build(dirs: &Dirs) -> Result<()> {
 fn open(dirs: &Dirs, workshop: Workshop) -> Result<Catalog> {
     // Several bangers of one user may share what is kept by content.
     let folder = std::env::var_os("BANGER_IMAGE_DIR").map_or_else(|| dirs.state.join("catalog"), PathBuf::from);
-    Catalog::open(&folder, dirs.helper("banger-guest")?, Settings { mirrors: mirrors() }, workshop)
-}
-
-/// `BANGER_MIRRORS`: mirrors as mmdebstrap takes them, separated by newlines.
-fn mirrors() -> Vec<String> {
-    let text = std::env::var("BANGER_MIRRORS").unwrap_or_default();
-    text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+    Catalog::open(
+        &folder,
+        dirs.helper("banger-guest")?,
+        Settings { mirrors: settings::get().mirrors.clone() },
+        workshop,
+    )
 }
 
 async fn claims(records: &Records) -> Result<BTreeMap<VmId, record::Claim>> {

@@ -3,13 +3,13 @@
 
 use std::process::ExitCode;
 
-use banger_bus::{Dirs, service, trace};
+use banger_bus::{Dirs, service, settings};
 
 const PROGRAM: &str = "banger-images";
 
 fn main() -> ExitCode {
     if std::env::args().skip(1).eq(["--build"]) {
-        trace::init(PROGRAM, std::io::stderr);
+        service::init(PROGRAM, Ok(settings::OF_THE_HOST.into()));
         return match Dirs::of_service().and_then(|dirs| banger_images::build(&dirs)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -14,7 +14,7 @@ mod table;
 use std::sync::Arc;
 
 use actix::Actor;
-use banger_bus::{Dirs, Door, Records, Service};
+use banger_bus::{Dirs, Door, Records, Service, settings};
 use banger_schemas::error::Result;
 use banger_schemas::network;
 
@@ -61,7 +61,12 @@ async fn start_rootless(service: Service, dirs: &Dirs) -> Result<Running> {
 
 async fn start_bridge(service: Service, dirs: &Dirs) -> Result<Running> {
     let records = records(dirs)?;
-    let config = host::bridge::Config { bus: Some(service.connection().clone()), ..host::bridge::Config::default() };
+    let (settings, default) = (settings::get(), host::bridge::Config::default());
+    let config = host::bridge::Config {
+        warm: settings.tap_pool_size.map_or(default.warm, usize::from),
+        tell_firewalls: settings.tell_firewalls.unwrap_or(default.tell_firewalls),
+        bus: Some(service.connection().clone()),
+    };
     start_on(service, records.clone(), Arc::new(Bridge::new(Plan::of_the_host(), config, records))).await
 }
 

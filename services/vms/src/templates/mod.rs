@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use banger_bus::effects::blocking;
+use banger_bus::settings;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::Memory;
@@ -39,8 +40,6 @@ const MOST: usize = 16;
 const MOST_BYTES: u64 = 4 << 30;
 /// Between two tries to make one where the first has failed.
 const REST: Duration = Duration::from_secs(1800);
-/// `off`: no template is used or made.
-const VARIABLE: &str = "BANGER_TEMPLATES";
 
 /// All templates of this service. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -67,7 +66,7 @@ pub(crate) struct Guest {
 
 impl Templates {
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
-        let off = std::env::var(VARIABLE).is_ok_and(|value| value == "off");
+        let off = settings::get().templates == Some(false);
         let store = Arc::new(Store::open(folder)?);
         Ok(Templates {
             store,

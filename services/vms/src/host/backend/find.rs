@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use banger_bus::settings;
+
 /// Looked at after `PATH`, which a service may have without these.
 const PATHS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/usr/libexec"];
-/// The Firecracker to use, in place of one that is found.
-const FIRECRACKER_VARIABLE: &str = "BANGER_FIRECRACKER";
 
 /// A program by its name, its full path.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
@@ -16,5 +16,5 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
 
 /// Firecracker: the configured one, there or not, else the one that is installed.
 pub(super) fn firecracker() -> Option<PathBuf> {
-    std::env::var_os(FIRECRACKER_VARIABLE).map(PathBuf::from).or_else(|| program("firecracker"))
+    settings::get().firecracker_bin.clone().or_else(|| program("firecracker"))
 }
