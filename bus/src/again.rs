@@ -1,11 +1,12 @@
 //! Asking again. A service may go away with its answer: it is started by whoever asks next, and what is a job's is
-//! there again.
+//! there again. Or it has its hands full, and says so before it has done anything.
 
 use std::time::Duration;
 
+use banger_schemas::error::Kind;
 use zbus::fdo;
 
-/// A service that went away is asked as often as this, with a rest after each.
+/// A service that went away or is busy is asked as often as this, with a rest after each.
 const TRIES: u32 = 50;
 const REST: Duration = Duration::from_millis(200);
 
@@ -22,10 +23,13 @@ where
     let mut lost = 0;
     for _ in 0..TRIES {
         let answer = ask().await;
-        let Err(zbus::Error::FDO(error)) = &answer else { return answer };
-        match **error {
-            fdo::Error::NoReply(_) if lost + 1 < most => lost += 1,
-            fdo::Error::ServiceUnknown(_) if lost > 0 => {}
+        match &answer {
+            Err(zbus::Error::MethodError(name, ..)) if Kind::from_name(name) == Some(Kind::Busy) => {}
+            Err(zbus::Error::FDO(error)) => match **error {
+                fdo::Error::NoReply(_) if lost + 1 < most => lost += 1,
+                fdo::Error::ServiceUnknown(_) if lost > 0 => {}
+                _ => return answer,
+            },
             _ => return answer,
         }
         tokio::time::sleep(REST).await;
@@ -46,8 +50,13 @@ mod tests {
         fdo::Error::ServiceUnknown("it is not back".into())
     }
 
+    fn busy() -> zbus::Error {
+        let call = zbus::Message::method_call("/", "Get").build(&()).unwrap();
+        zbus::Error::MethodError("dev.banger.Error.Busy".try_into().unwrap(), None, call)
+    }
+
     /// Answers with these errors, then with how often it was asked.
-    async fn asked(most: u32, errors: &[fdo::Error]) -> (zbus::Result<usize>, usize) {
+    async fn asked<E: Clone + Into<zbus::Error>>(most: u32, errors: &[E]) -> (zbus::Result<usize>, usize) {
         let asked = Cell::new(0);
         let answer = again_unless_lost(most, || {
             let at = asked.replace(asked.get() + 1);
@@ -60,6 +69,11 @@ mod tests {
     async fn a_service_that_went_away_is_asked_again_until_it_is_back() {
         assert_eq!(asked(3, &[gone(), absent(), absent()]).await, (Ok(3), 4));
         assert_eq!(asked(3, &[gone(), gone()]).await, (Ok(2), 3));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_busy_is_asked_until_it_is_not() {
+        assert_eq!(asked(3, &[busy(), busy()]).await, (Ok(2), 3));
     }
 
     #[tokio::test]

@@ -61,10 +61,9 @@ impl<A: Actor> Door<A> {
         A::Context: ToEnvelope<A, M>,
         T: Send + 'static,
     {
-        let _permit = self
-            .permits
-            .try_acquire()
-            .map_err(|_| Error::new(Kind::Busy, "too many requests are waiting: try again in a moment"))?;
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            Error::new(Kind::Busy, format!("too many requests wait for {}: try again in a moment", name::<A>()))
+        })?;
         #[allow(clippy::disallowed_methods, reason = "the permits bound what can wait in the mailbox")]
         let answer = self.addr.send(message);
         match tokio::time::timeout(self.deadline, answer).await {
@@ -73,6 +72,11 @@ impl<A: Actor> Door<A> {
             Err(_) => Err(Error::new(Kind::Timeout, format!("no answer within {} s", self.deadline.as_secs()))),
         }
     }
+}
+
+/// `Storage` of `banger_storage::actor::Storage`.
+fn name<A>() -> &'static str {
+    std::any::type_name::<A>().rsplit("::").next().unwrap_or_default()
 }
 
 /// Tells an actor something that must not be lost: outcomes of effects, deaths of children. One event for each

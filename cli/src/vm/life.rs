@@ -2,7 +2,7 @@
 
 use banger_bus::trace::options;
 use banger_schemas::options::{Dict, DictBuilder};
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 
 use crate::client::Client;
 use crate::error::{Failure, code};
@@ -62,16 +62,23 @@ pub(crate) async fn delete(client: &Client, refs: Refs) -> Result<u8, Failure> {
     each(client, refs, "deleted", "Delete", Dict::new()).await
 }
 
-/// Does the same to all, at once; a failure of one does not keep the others.
+/// Machines that something is done to at once. A bus lets a connection have 128 open questions, and each of these may have
+/// more than one.
+const AT_ONCE: usize = 32;
+
+/// Does the same to all, many at once; a failure of one does not keep the others.
 async fn each(client: &Client, refs: Refs, done: &str, verb: &'static str, given: Dict) -> Result<u8, Failure> {
     let options: Dict = options().into_iter().chain(given).collect();
-    let one = async |reference: &str| {
-        let vm = client.vm(reference).await?;
-        client.order(&vm, verb, &options).await
+    let one = |reference| {
+        let options = &options;
+        async move {
+            let ordered = async { client.order(&client.vm(reference).await?, verb, options).await };
+            (reference, ordered.await)
+        }
     };
-    let outcomes = join_all(refs.vms.iter().map(|r| one(r))).await;
+    let mut outcomes = stream::iter(refs.vms.iter().map(String::as_str)).map(one).buffered(AT_ONCE);
     let mut worst = code::OK;
-    for (reference, outcome) in refs.vms.iter().zip(outcomes) {
+    while let Some((reference, outcome)) = outcomes.next().await {
         match outcome {
             Ok(()) => out(&format!("{reference} {done}\n"))?,
             Err(failure) => {

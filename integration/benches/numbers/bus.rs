@@ -19,7 +19,7 @@ use crate::table::{Goal, Table, time};
 
 /// The argument that makes this program the echo service.
 pub(crate) const ECHO: &str = "--serve-echo";
-const NAME: &str = "dev.banger.bench.Echo";
+pub(crate) const NAME: &str = "dev.banger.bench.Echo";
 const PATH: &str = "/dev/banger/bench/Echo";
 
 /// Calls of each kind: so many in a row, in turns.
@@ -34,41 +34,45 @@ pub(crate) fn measure(banger: &Banger, _rounds: usize, table: &mut Table) {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let [get, echoed, read, echo_read] = crate::block_on(calls(banger));
+    let samples = crate::block_on(async { calls(&client::connect(banger).await, VM).await });
     echo.kill().unwrap();
     echo.wait().unwrap();
     banger.ok(["vm", "delete", VM]);
-    let hop = System::new().block_on(hop());
-
     table.section("a call over D-Bus");
+    rows(samples, "", table);
+}
+
+/// What both kinds of call cost, ours and the echo's.
+pub(crate) fn rows([get, echoed, read, echo_read]: [Samples; 4], whose: &str, table: &mut Table) {
+    let hop = System::new().block_on(hop());
     let limit = Some(Goal::AtMost(1.2));
     for (what, part) in [("median", 0.5), ("99 of 100 below", 0.99)] {
         let goal = limit.filter(|_| part < 0.9);
         let (ours, theirs) = (read.quantile(part), echo_read.quantile(part));
-        table.compare(&format!("a property read, {what}"), ours, "the same of the echo", theirs, goal);
+        table.compare(&format!("a property read{whose}, {what}"), ours, "the same of the echo", theirs, goal);
         // An actor's answer is allowed for on top.
         let (ours, theirs) = (get.quantile(part), echoed.quantile(part));
         let allowed = theirs + hop.median();
         let against = format!("echo {} + hop {}", time(theirs), time(hop.median()));
         let ratio = ours.as_secs_f64() / allowed.as_secs_f64();
-        table.ratio(&format!("Vms1.Get, {what}"), &time(ours), &against, ratio, goal);
+        table.ratio(&format!("Vms1.Get{whose}, {what}"), &time(ours), &against, ratio, goal);
     }
 }
 
-async fn calls(banger: &Banger) -> [Samples; 4] {
-    let bus = client::connect(banger).await;
-    let vms = vms::ManagerProxy::new(&bus).await.unwrap();
-    let echo = echo_proxy(&bus).await;
+/// `Get` of this machine and the echo's answer; a property of each.
+pub(crate) async fn calls(bus: &Connection, vm: &str) -> [Samples; 4] {
+    let vms = vms::ManagerProxy::new(bus).await.unwrap();
+    let echo = echo_proxy(bus).await;
     let [vms_properties, echo_properties] =
-        [properties(&bus, vms::NAME, vms::PATH).await, properties(&bus, NAME, PATH).await];
+        [properties(bus, vms::NAME, vms::PATH).await, properties(bus, NAME, PATH).await];
     let mut samples: [Samples; 4] = Default::default();
     for turn in 0..=TURNS {
         let mut round: [Samples; 4] = Default::default();
         for _ in 0..CALLS {
-            round[0].add(timed(vms.get(VM, Dict::new())).await);
+            round[0].add(timed(vms.get(vm, Dict::new())).await);
         }
         for _ in 0..CALLS {
-            round[1].add(timed(echo.call::<_, _, String>("Echo", &VM)).await);
+            round[1].add(timed(echo.call::<_, _, String>("Echo", &vm)).await);
         }
         for _ in 0..CALLS {
             round[2].add(timed(vms_properties.get(interface(vms::MANAGER), "Version")).await);

@@ -11,6 +11,7 @@ mod bus;
 mod cli;
 mod client;
 mod exec;
+mod host;
 mod idle;
 mod keeper;
 mod stats;
@@ -33,10 +34,10 @@ type Section = fn(&Banger, usize, &mut Table);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, echo, address] = arguments.as_slice()
-        && echo == bus::ECHO
-    {
-        return block_on(bus::serve_echo(address));
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, bus::ECHO, address] => return block_on(bus::serve_echo(address)),
+        [_, host::ON_THE_HOST, words @ ..] => return host::client(words),
+        _ => {}
     }
     let rounds = std::env::var("BANGER_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
     // Only some sections, by a part of their names: for whoever works on one of them.
@@ -44,7 +45,7 @@ fn main() {
     let banger = Banger::new(Who::Me).linger(600);
     let mut table = Table::default();
     let begun = Instant::now();
-    let sections: [(&str, Section); 8] = [
+    let sections: [(&str, Section); 9] = [
         ("cli", cli::measure),
         ("idle", idle::measure),
         ("bus", bus::measure),
@@ -53,6 +54,7 @@ fn main() {
         ("template", template::measure),
         ("exec", exec::measure),
         ("stream", stream::measure),
+        ("host", host::measure),
     ];
     for (name, measure) in sections {
         if name.contains(&wanted) {

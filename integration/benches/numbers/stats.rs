@@ -1,5 +1,8 @@
 //! Samples and what is told of them.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Times of one thing.
@@ -26,6 +29,24 @@ impl Samples {
 
     pub(crate) fn median(&self) -> Duration {
         self.quantile(0.5)
+    }
+}
+
+/// Nanoseconds, for another process to read.
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(|took| took.as_nanos().to_string()).collect();
+        f.write_str(&texts.join(" "))
+    }
+}
+
+impl FromStr for Samples {
+    type Err = ParseIntError;
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.split_whitespace()
+            .map(|word| word.parse().map(Duration::from_nanos))
+            .collect::<Result<_, _>>()
+            .map(Samples)
     }
 }
 

@@ -24,8 +24,12 @@ impl Host {
 
     /// Puts one of this package's examples on the host; its path there.
     pub fn example(&self, name: &str) -> String {
-        let built = crate::dist().join("../debug/examples").join(name);
-        let bytes = std::fs::read(&built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+        self.program(&crate::dist().join("../debug/examples").join(name), name)
+    }
+
+    /// Puts a program on the host, by this name; its path there.
+    pub fn program(&self, built: &Path, name: &str) -> String {
+        let bytes = std::fs::read(built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
         let path = format!("/usr/local/lib/{name}");
         self.errand(Who::Root, ["install", "--mode=0755", "/dev/stdin", &path]).stdin(bytes).ok();
         path

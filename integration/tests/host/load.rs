@@ -196,6 +196,22 @@ fn who_reads_neither_signals_nor_jobs_holds_nobody_up() {
 
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
+fn one_command_does_away_with_more_machines_than_a_connection_may_have_questions() {
+    let host = host();
+    let meddler = host.example("meddler");
+    withstand(&host, GROWTH, || {
+        let mut maker = host.errand(ALICE, [meddler.as_str(), "works", "160"]).limit(LIMIT).start();
+        maker.says("works on 160 jobs");
+        let there = || host.ok_as(ALICE, ["banger", "vm", "list", "--all", "--json"]).matches("\"made-").count();
+        within(LIMIT, "all are there", || there() == 160);
+        let words = ["banger", "vm", "delete"].map(str::to_owned).into_iter();
+        let deleted = host.errand(ALICE, words.chain((0..160).map(|n| format!("made-{n}")))).limit(LIMIT).ok();
+        assert_eq!((deleted.lines().count(), there()), (160, 0));
+    });
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn open_files_that_nobody_wants_are_closed() {
     let host = host();
     let meddler = host.example("meddler");

@@ -127,10 +127,12 @@ fn whoever_is_frozen_hangs_nobody_and_is_brought_back_by_its_watchdog() {
     let boot = boot_id(&host, "box");
     let each = SERVICES.map(|service| vec![service]);
     let cases = each.into_iter().chain([SERVICES.to_vec()]).collect();
-    for frozen in sample("frozen", FROZEN, cases) {
+    host.ok(["systemctl".to_owned(), "start".to_owned()].into_iter().chain(units()));
+    let sample = sample("frozen", FROZEN, cases);
+    let chosen: Vec<String> = sample.iter().flatten().map(|service| format!("banger-{service}.service")).collect();
+    for frozen in sample {
         let units: Vec<String> = frozen.iter().map(|service| format!("banger-{service}.service")).collect();
         let units: Vec<&str> = units.iter().map(String::as_str).collect();
-        host.ok([&["systemctl", "start"], units.as_slice()].concat());
         let pids = || host.ok([&["systemctl", "show", "--value", "--property=MainPID"], units.as_slice()].concat());
         let before = pids();
         host.ok([&["systemctl", "kill", "--signal=STOP"], units.as_slice()].concat());
@@ -157,5 +159,11 @@ fn whoever_is_frozen_hangs_nobody_and_is_brought_back_by_its_watchdog() {
         within(Duration::from_secs(60), "what was begun is gone", gone);
         assert_eq!(host.errand(ALICE, words).limit(BOUNDED).run().code, 7);
     }
+    // By now all others have lived longer than their watchdogs wait.
+    let bitten = host.sh("journalctl --output=cat --unit='banger-*' --grep='Watchdog timeout' || true");
+    assert!(
+        !bitten.is_empty() && bitten.lines().all(|line| chosen.iter().any(|unit| line.starts_with(unit))),
+        "{bitten}"
+    );
     host.ok_as(ALICE, ["banger", "vm", "delete", "box"]);
 }

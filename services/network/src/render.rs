@@ -69,7 +69,7 @@ impl Publication {
 }
 
 /// What a guest may open connections to. The host and link-local addresses are in none of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Reach {
     /// Nothing, not even DNS.
     Nothing,
@@ -91,7 +91,7 @@ impl Reach {
 }
 
 /// A guest as the rules know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Guest {
     pub vm: VmId,
     pub mac: [u8; 6],

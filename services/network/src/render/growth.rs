@@ -1,7 +1,9 @@
 //! From rules that hold to others. Of what it takes away the kernel waits until no packet can be on its way by it any more,
 //! some 20 ms and all others with it; what is added is there at once. So guests and ports are added where that is all.
 
+use std::collections::HashSet;
 use std::fmt::Write;
+use std::hash::Hash;
 
 use super::{Guest, Ruleset};
 use crate::plan::Plan;
@@ -32,9 +34,9 @@ fn addition(loaded: &Ruleset, rules: &Ruleset, plan: &Plan) -> Option<String> {
 }
 
 /// What the second has besides all of the first; none if it lacks something.
-fn added<'a, T: PartialEq>(first: &[T], second: &'a [T]) -> Option<Vec<&'a T>> {
-    let complete = first.iter().all(|one| second.contains(one));
-    complete.then(|| second.iter().filter(|one| !first.contains(one)).collect())
+fn added<'a, T: Eq + Hash>(first: &[T], second: &'a [T]) -> Option<Vec<&'a T>> {
+    let (old, new): (HashSet<&T>, HashSet<&T>) = (first.iter().collect(), second.iter().collect());
+    old.is_subset(&new).then(|| second.iter().filter(|one| !old.contains(one)).collect())
 }
 
 fn push(text: &mut String, family: &str, set: &str, elements: &[String]) {

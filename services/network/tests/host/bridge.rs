@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use banger_network::host::bridge::Config;
 use banger_network::host::{Change, Error, Host, Refusal};
+use banger_network::plan::Plan;
 use banger_network::render::{Guest, Protocol, Publication, Reach, Ruleset};
+use banger_schemas::VmId;
 use tokio::time::timeout;
 
 use crate::network::{guest, soon, vm};
@@ -141,6 +143,33 @@ async fn a_tap_is_kept_isolated_and_nobody_elses() {
     assert_eq!(host.bridge.taps().await.unwrap().len(), 2);
     host.bridge.down().await.unwrap();
     soon("no link is left", || async { !host.run("ip -o link").contains("bg-") }).await;
+}
+
+#[tokio::test]
+async fn the_thousandth_guest_comes_as_quickly_as_the_tenth() {
+    let plan = Plan { prefix: 20, ..Plan::of_the_host() };
+    let Some(host) = Scratch::with(plan, Config { warm: 0, ..Config::default() }) else { return };
+    host.bridge.ensure().await.unwrap();
+    let mut rules = Ruleset::default();
+    let mut took = Vec::new();
+    for n in 0..1000u16 {
+        let [high, low] = (n + 2).to_be_bytes();
+        let vm = VmId::from_random([low % 32, low / 32, high, 0, 0, 0, 0, 0, 0, 0]);
+        let address = Ipv4Addr::new(172, 16, high, low);
+        rules.guests.push(Guest { vm, mac: [2, 0, 0, 0, high, low], address, reach: Reach::Internet });
+        let begun = Instant::now();
+        host.bridge.apply(&rules).await.unwrap();
+        took.push(begun.elapsed());
+    }
+    assert_eq!(host.run("nft list set bridge banger guests | grep -o bg- | wc -l").trim(), "1000");
+    let median = |part: &[Duration]| {
+        let mut sorted = part.to_vec();
+        sorted.sort();
+        sorted[sorted.len() / 2]
+    };
+    let (early, late) = (median(&took[10..60]), median(&took[950..]));
+    println!("one of the first {early:?}, one of the last {late:?}");
+    assert!(late < early * 3, "{early:?} at first, {late:?} at last");
 }
 
 #[tokio::test]

@@ -57,6 +57,11 @@ impl Drop for Namespace {
 impl Scratch {
     /// One, with this thread in it; `None`, which is printed, for who may not.
     pub(crate) fn new(config: Config) -> Option<Self> {
+        Scratch::with(Plan::of_the_host(), config)
+    }
+
+    /// The same with another network for guests.
+    pub(crate) fn with(plan: Plan, config: Config) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIPPED: only root has a host's network to try");
             return None;
@@ -75,7 +80,7 @@ impl Scratch {
         setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let records = Records::open(&folder.path().join("network.redb")).unwrap();
-        let bridge = Bridge::new(Plan::of_the_host(), config, records.clone());
+        let bridge = Bridge::new(plan, config, records.clone());
         Some(Scratch { bridge, records, outside, inside, _folder: folder })
     }
 
