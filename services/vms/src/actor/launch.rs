@@ -11,7 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::perform::{Outcome, Tools};
 use crate::host::backend::Choice;
-use crate::host::runner::Limits;
+use crate::host::room;
+use crate::host::runner::{Haste, Limits};
 use crate::record::{Disks, Intent, Started, VmRecord};
 use crate::templates::{Guest, Key, Program};
 
@@ -68,9 +69,13 @@ impl Tools {
     /// in vain.
     pub(super) async fn launch(self, mut record: VmRecord, why_not: Option<String>) -> Result<Launched> {
         let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;
+        // Those whose turn was before have what they take by now.
+        if let Some(why) = room::too_short_for_a_machine(u64::from(record.memory_mib) << 20) {
+            return Err(Error::new(Kind::NoSpace, why));
+        }
         let choice = self.backends.choose(record.wanted).await?;
         // The keeper comes up meanwhile.
-        let (opened, keeper) = tokio::join!(self.open(&record, &choice), self.keeper_of(&record));
+        let (opened, keeper) = tokio::join!(self.open(&record, &choice), self.keeper_of(&record, Haste::Waited));
         record.keeper = keeper?;
         let opened = match opened {
             Ok(opened) => opened,
@@ -134,8 +139,8 @@ impl Tools {
     }
 
     /// Starts a keeper. One that gets no launch ends by itself, so it may be there before it is recorded.
-    pub(crate) async fn keeper_of(&self, record: &VmRecord) -> Result<Option<Process>> {
-        let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib };
+    pub(crate) async fn keeper_of(&self, record: &VmRecord, haste: Haste) -> Result<Option<Process>> {
+        let limits = Limits { vcpus: record.vcpus, memory_mib: record.memory_mib, haste };
         self.keepers.runner.start(&record.id, limits).await
     }
 

@@ -12,13 +12,16 @@ use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::keeper::{Memory, Phase, Request};
 
-use super::{Guest, Key, Parts, memory, room};
+use super::{Guest, Key, Parts, memory};
 use crate::actor::Tools;
 use crate::guest;
+use crate::host::room;
+use crate::host::runner::Haste;
 use crate::record::{Client, Disks, Intent, VmRecord};
 
-/// From nothing to a frozen guest.
+/// From nothing to a frozen guest, and the variable that says another time, for tests.
 const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE_VARIABLE: &str = "BANGER_TEMPLATE_DEADLINE_SECONDS";
 /// The kind of the job, for who wants to know why the host is busy.
 const JOB: &str = "template";
 
@@ -35,7 +38,7 @@ pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
         if tools.templates.exists(&key) {
             return;
         }
-        if let Some(why) = room::missing(tools.templates.folder(), u64::from(key.memory_mib) << 20) {
+        if let Some(why) = room::too_short_for_a_template(tools.templates.folder(), u64::from(key.memory_mib) << 20) {
             tracing::info!(why, "no template is made");
             return;
         }
@@ -43,7 +46,9 @@ pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
             Ok(job) => job,
             Err(error) => return tracing::warn!(%error, "no template is made"),
         };
-        let made = within(JOB, PATIENCE, make(&tools, maker, &key)).await;
+        let given = std::env::var(PATIENCE_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+        let patience = given.map_or(PATIENCE, Duration::from_secs);
+        let made = within(JOB, patience, make(&tools, maker, &key)).await;
         if let Err(error) = &made {
             tools.templates.has_failed(&key);
             tracing::warn!(%error, "no template was made");
@@ -90,7 +95,7 @@ async fn freeze(tools: &Tools, mut maker: VmRecord, key: &Key) -> Result<Parts> 
     let ram = memory::fresh(u64::from(maker.memory_mib) << 20).map_err(failed)?;
     let devices = memory::fresh(0).map_err(failed)?;
     let fds = [OwnedFd::from(ram.try_clone().map_err(failed)?), devices.try_clone().map_err(failed)?.into()];
-    maker.keeper = tools.keeper_of(&maker).await?;
+    maker.keeper = tools.keeper_of(&maker, Haste::None).await?;
     let guest = Guest { memory: Memory::Fresh, fds };
     tools.keepers.launch(&maker.id, opened.launch, Some(guest), opened.fds).await?;
     agent_is_up(tools, &maker.id).await?;

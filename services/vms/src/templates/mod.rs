@@ -8,7 +8,6 @@
 mod key;
 mod make;
 mod memory;
-mod room;
 mod store;
 
 use std::collections::HashMap;

@@ -13,13 +13,17 @@ use banger_schemas::io::packet::listen_at;
 use command_fds::{CommandFdExt, FdMapping};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use rustix::process::{Pid, setpriority_process};
 
-use super::{Limits, Runner};
+use super::{Haste, Limits, Runner};
 use crate::host::keeper::{fresh_file, through};
 
 const SOCKET: &str = "keeper.sock";
 /// What the keeper says of its own work.
 const LOG: &str = "keeper.log";
+
+/// What others of the user's go before, nice(1).
+const NICE: i32 = 19;
 
 /// Keepers as children that nobody waits for.
 #[derive(Debug)]
@@ -73,8 +77,18 @@ impl Runner for Detached {
     }
 
     /// A user without privilege limits nothing: the VM has what its spec says, and the VMM's own memory.
-    fn start<'a>(&'a self, vm: &'a VmId, _: Limits) -> BoxFuture<'a, Result<Option<Process>>> {
-        async move { self.spawn(vm).map(Some) }.boxed()
+    fn start<'a>(&'a self, vm: &'a VmId, limits: Limits) -> BoxFuture<'a, Result<Option<Process>>> {
+        async move {
+            let keeper = self.spawn(vm)?;
+            // Its VMM, which it starts when it is told to, inherits it.
+            if limits.haste == Haste::None
+                && let Err(error) = setpriority_process(Pid::from_raw(keeper.pid), NICE)
+            {
+                tracing::debug!(%error, "a keeper is in as much haste as others");
+            }
+            Ok(Some(keeper))
+        }
+        .boxed()
     }
 
     fn may_live<'a>(&'a self, _: &'a VmId, keeper: Option<&'a Process>) -> BoxFuture<'a, bool> {

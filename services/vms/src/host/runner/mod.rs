@@ -21,6 +21,15 @@ pub(crate) use unit::Units;
 pub(crate) struct Limits {
     pub(crate) vcpus: u32,
     pub(crate) memory_mib: u32,
+    pub(crate) haste: Haste,
+}
+
+/// Whether anybody waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    Waited,
+    /// It runs where nobody else wants to.
+    None,
 }
 
 /// Starts keepers and ends them. Every method may be repeated.

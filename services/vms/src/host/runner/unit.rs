@@ -13,7 +13,7 @@ use zbus::Connection;
 use zbus::wire::Variant;
 
 use super::systemd::Systemd;
-use super::{Limits, Runner};
+use super::{Haste, Limits, Runner};
 
 /// Where the socket unit puts its sockets (`systemd/system/banger-vm@.socket`).
 const SOCKETS: &str = "/run/banger/vm";
@@ -45,10 +45,18 @@ fn vm_of(unit: &str) -> Option<VmId> {
 }
 
 /// What the guest was promised, and what its VMM needs for it; systemd.resource-control(5).
-fn properties(limits: Limits) -> [(&'static str, Variant<'static>); 2] {
+fn properties(limits: Limits) -> [(&'static str, Variant<'static>); 3] {
     let memory = (u64::from(limits.memory_mib) + OVERHEAD_MIB) << 20;
     let cpu = u64::from(limits.vcpus) * 1_000_000 + OVERHEAD_CPU_USEC;
-    [("MemoryMax", Variant::from(memory)), ("CPUQuotaPerSecUSec", Variant::from(cpu))]
+    let weight: u64 = match limits.haste {
+        Haste::Waited => 100,
+        Haste::None => 1,
+    };
+    [
+        ("MemoryMax", Variant::from(memory)),
+        ("CPUQuotaPerSecUSec", Variant::from(cpu)),
+        ("CPUWeight", Variant::from(weight)),
+    ]
 }
 
 impl Units {
@@ -134,8 +142,10 @@ mod tests {
 
     #[test]
     fn a_guest_of_a_gigabyte_may_use_one_and_what_its_vmm_needs() {
-        let [(_, memory), (_, cpu)] = properties(Limits { vcpus: 2, memory_mib: 1024 });
+        let limits = Limits { vcpus: 2, memory_mib: 1024, haste: Haste::None };
+        let [(_, memory), (_, cpu), (_, weight)] = properties(limits);
         assert_eq!(memory, Variant::from(1280u64 << 20));
         assert_eq!(cpu, Variant::from(2_500_000u64));
+        assert_eq!(weight, Variant::from(1u64));
     }
 }
