@@ -36,7 +36,7 @@ guest: ## Build the guest's agent, static and small
 RUNTIME_PACKAGES := qemu-system-x86 mmdebstrap erofs-utils e2fsprogs uidmap slirp4netns nftables git
 BUILD_PACKAGES := gcc libc6-dev
 DEB_PACKAGES := dpkg-dev lintian
-TEST_PACKAGES := dnsutils dbus systemd systemd-container util-linux procps openssh-client $(DEB_PACKAGES)
+TEST_PACKAGES := dnsutils dbus systemd systemd-container util-linux procps strace openssh-client $(DEB_PACKAGES)
 .PHONY: packages
 packages: ## Install the distribution packages that are missing (asks for sudo only then)
 	@missing=$$(for p in $(RUNTIME_PACKAGES) $(BUILD_PACKAGES) $(EXTRA_PACKAGES); do \

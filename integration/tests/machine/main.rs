@@ -1,6 +1,7 @@
 //! Real machines in QEMU, driven by the installed program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod budget;
 mod damage;
 mod embedded;
 mod exec;

@@ -162,12 +162,9 @@ async fn the_thousandth_guest_comes_as_quickly_as_the_tenth() {
         took.push(begun.elapsed());
     }
     assert_eq!(host.run("nft list set bridge banger guests | grep -o bg- | wc -l").trim(), "1000");
-    let median = |part: &[Duration]| {
-        let mut sorted = part.to_vec();
-        sorted.sort();
-        sorted[sorted.len() / 2]
-    };
-    let (early, late) = (median(&took[10..60]), median(&took[950..]));
+    // The quickest of each: whatever else runs meanwhile makes none quicker.
+    let quickest = |part: &[Duration]| part.iter().copied().min().unwrap();
+    let (early, late) = (quickest(&took[10..60]), quickest(&took[950..]));
     println!("one of the first {early:?}, one of the last {late:?}");
     assert!(late < early * 3, "{early:?} at first, {late:?} at last");
 }

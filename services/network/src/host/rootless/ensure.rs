@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Known, Rootless, Whole, helper, uplink};
 use crate::host::within::Op;
-use crate::host::{Change, Ensured, Error, Host};
+use crate::host::{Change, Ensured, Error};
 use banger_bus::process::Process;
 
 impl Rootless {
@@ -28,7 +28,7 @@ impl Rootless {
                 Err(error) => return Err(error),
             }
         }
-        self.probe().await?;
+        self.try_all().await?;
         // The old uplink's namespace has no name any more.
         uplink::end(&self.places).await?;
         let state = &self.places.state;
@@ -57,7 +57,7 @@ impl Rootless {
 
     pub(super) async fn ensure_all(&self) -> Result<Ensured, Error> {
         let mut known = self.known.lock().await;
-        if let Some(whole) = known.whole.take().filter(|whole| whole.holder.alive() && whole.uplink.alive()) {
+        if let Some(whole) = known.whole.take().filter(Whole::lives) {
             let notes = known.whole.insert(whole).notes.clone();
             return Ok(Ensured { notes, ..Ensured::default() });
         }

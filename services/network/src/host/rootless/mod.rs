@@ -69,6 +69,12 @@ struct Whole {
     notes: Vec<String>,
 }
 
+impl Whole {
+    fn lives(&self) -> bool {
+        self.holder.alive() && self.uplink.alive()
+    }
+}
+
 impl Known {
     /// What a change has come to: after a failure everything is looked at again.
     fn noted<T>(&mut self, outcome: Result<T, Error>) -> Result<T, Error> {
@@ -131,6 +137,17 @@ impl Rootless {
         Ok(false)
     }
 
+    /// Whether this machine can do it, found out by doing it.
+    async fn try_all(&self) -> Result<(), Refusal> {
+        let helper = &self.places.helper;
+        if !tools::runnable(helper) {
+            return Err(Refusal::HelperMissing(helper.display().to_string()));
+        }
+        tools::find("nft").ok_or(Refusal::NftMissing)?;
+        tools::find("slirp4netns").ok_or(Refusal::SlirpMissing)?;
+        helper::probe(helper).await
+    }
+
     async fn end_all(&self) -> Result<Vec<String>, Error> {
         let mut known = self.known.lock().await;
         let was = self.recorded()?.is_some();
@@ -151,13 +168,11 @@ impl Host for Rootless {
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Refusal>> {
         async {
-            let helper = &self.places.helper;
-            if !tools::runnable(helper) {
-                return Err(Refusal::HelperMissing(helper.display().to_string()));
+            // Where it does, it can.
+            if self.known.lock().await.whole.as_ref().is_some_and(Whole::lives) {
+                return Ok(());
             }
-            tools::find("nft").ok_or(Refusal::NftMissing)?;
-            tools::find("slirp4netns").ok_or(Refusal::SlirpMissing)?;
-            helper::probe(helper).await
+            self.try_all().await
         }
         .boxed()
     }
