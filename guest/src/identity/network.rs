@@ -27,15 +27,12 @@ pub(super) async fn configure(netlink: &Handle, address: &Address) -> io::Result
     let name = interface().await?;
     let index = if_nametoindex(name.as_str())?;
     let steps = async {
+        let mut link = LinkUnspec::new_with_index(index).mtu(address.mtu.into()).up();
+        // A template's guest was born with another one. It is down still, and of one message the kernel takes it first.
         if hardware_address(&name)? != address.mac {
-            // A template's guest was born with another one. Drivers change it only while the link is down.
-            let link = LinkUnspec::new_with_index(index).down().build();
-            netlink.link().set(link).execute().await.map_err(io::Error::other)?;
-            let link = LinkUnspec::new_with_index(index).address(address.mac.to_vec()).build();
-            netlink.link().set(link).execute().await.map_err(io::Error::other)?;
+            link = link.address(address.mac.to_vec());
         }
-        let link = LinkUnspec::new_with_index(index).mtu(address.mtu.into()).up().build();
-        netlink.link().set(link).execute().await.map_err(io::Error::other)?;
+        netlink.link().set(link.build()).execute().await.map_err(io::Error::other)?;
         let own = Ipv4Addr::from(address.ipv4);
         let added = netlink.address().add(index, own.into(), address.prefix).replace();
         added.execute().await.map_err(io::Error::other)?;
