@@ -13,6 +13,24 @@ fn units() -> Vec<String> {
     SERVICES.iter().map(|service| format!("banger-{service}.service")).collect()
 }
 
+/// A server in the guest that is in no hurry: a block of so many bytes twenty times a second, behind its number.
+const BLOCKS: usize = 900;
+const BLOCK: usize = 16384;
+const POUR: &str = r#"use IO::Socket::INET; $| = 1;
+my $s = IO::Socket::INET->new(LocalPort => 3000, Listen => 5, ReuseAddr => 1) or die $!;
+print "serves\n";
+my $c = $s->accept; $c->autoflush(1);
+while (<$c>) { last if /^\r?$/ }
+print $c "HTTP/1.0 200 OK\r\n\r\n";
+for my $i (1 .. $ARGV[0]) { print $c "$i\n", "x" x $ARGV[1], "\n"; select undef, undef, undef, 0.05 }"#;
+
+/// How long the name of the machine is not answered, now that a service is there again.
+fn nameless(host: &Host, unit: &str) -> Duration {
+    within(Duration::from_secs(20), "it is up", || host.run(["systemctl", "is-active", "--quiet", unit]).code == 0);
+    let dig = ["dig", "+short", "+tries=1", "+time=1", "-p", "42069", "@127.0.0.1", "box.vm"];
+    within(Duration::from_secs(20), "its name is answered", || host.run(dig).stdout.starts_with("172.16."))
+}
+
 /// Asks until an answer comes: who calls a service that is being started waits for it, and may ask again.
 fn still_the_same(host: &Host, boot: &str) {
     let words = ["banger", "vm", "exec", "box", "--", "cat", "/proc/sys/kernel/random/boot_id"];
@@ -46,14 +64,27 @@ fn a_machine_and_its_commands_outlive_every_service() {
     let pour = "dd if=/dev/zero bs=64k count=320 2>/dev/null | banger vm exec box -- sh -c 'sleep 5; cat | wc -c'";
     let transfer = host.errand(ALICE, ["sh", "-c", pour]).limit(Duration::from_secs(180)).start();
 
+    let [blocks, block] = [BLOCKS, BLOCK].map(|number| number.to_string());
+    let words = ["banger", "vm", "exec", "box", "--", "perl", "-e", POUR, &blocks, &block];
+    let mut server = host.errand(ALICE, words).limit(Duration::from_secs(180)).start();
+    server.says("serves");
+    let fetch = "curl --silent --show-error --max-time 170 --output /tmp/poured http://$(dig +short -p 42069 @127.0.0.1 box.vm):3000";
+    let over_the_network = host.errand(ALICE, ["sh", "-c", fetch]).limit(Duration::from_secs(180)).start();
+
     for unit in units().iter().map(String::as_str) {
         host.ok(["systemctl", "kill", "--signal=KILL", unit]);
         still_the_same(&host, &boot);
+        let killed = nameless(&host, unit);
         host.ok(["systemctl", "restart", unit]);
         still_the_same(&host, &boot);
+        let restarted = nameless(&host, unit);
+        println!("{unit}: its name came back {killed:?} after its death, {restarted:?} after its restart");
+        assert!(killed < Duration::from_secs(1) && restarted < Duration::from_secs(1), "{unit}");
         host.ok(["systemctl", "stop", unit]);
         // What was stopped is started by whoever asks for it.
         still_the_same(&host, &boot);
+        // Who asks for a name asks no service of the bus.
+        host.ok(["systemctl", "start", unit]);
     }
     let all = units();
     for verb in ["kill", "restart"] {
@@ -69,6 +100,10 @@ fn a_machine_and_its_commands_outlive_every_service() {
     host.ok(["systemctl", "restart", "dbus"]);
     still_the_same(&host, &boot);
     assert_eq!(transfer.end().stdout.trim(), (320 * 65536).to_string());
+    let fetched = over_the_network.end();
+    assert_eq!(fetched.code, 0, "{}", fetched.stderr);
+    let poured: usize = (1..=BLOCKS).map(|number| number.to_string().len() + BLOCK + 2).sum();
+    assert_eq!(host.sh("wc -c </tmp/poured; grep -c '^[0-9]' /tmp/poured"), format!("{poured}\n{BLOCKS}\n"));
     let counted = counter.end();
     assert_eq!(counted.code, 0, "{}", counted.stderr);
     let expected: String = (1..=900).map(|i| format!("{i}\n")).collect();
