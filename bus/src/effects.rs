@@ -29,6 +29,12 @@ where
     }))
 }
 
+/// The seconds that a variable says, for tests; else this long.
+pub fn deadline(variable: &str, usual: Duration) -> Duration {
+    let given = std::env::var(variable).ok().and_then(|seconds| seconds.parse().ok());
+    given.map_or(usual, Duration::from_secs)
+}
+
 /// A future with a deadline; being late is a named error. It belongs to the trace of whoever makes this call, wherever
 /// it is waited for.
 pub fn within<T>(

@@ -249,15 +249,22 @@ where
     T: Running,
 {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (address, file) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--address", address] => (Address::At((*address).to_owned()), settings::of_user()),
-        _ => (Address::System, Ok(settings::OF_THE_HOST.into())),
+    let address = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => Some(Address::System),
+        ["--address", address] => Some(Address::At((*address).to_owned())),
+        _ => None,
     };
-    init(program, file);
-    if address == Address::System && !arguments.is_empty() {
+    init(
+        program,
+        match address {
+            Some(Address::At(_)) => settings::of_user(),
+            _ => Ok(settings::OF_THE_HOST.into()),
+        },
+    );
+    let Some(address) = address else {
         tracing::error!("usage: {program} [--address D-BUS-ADDRESS]");
         return std::process::ExitCode::from(2);
-    }
+    };
     let shutdown = async {
         tokio::select! {
             () = terminated() => (),

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use banger_integration::host::NAMES;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -19,7 +20,6 @@ use zbus::names::OwnedUniqueName;
 use zbus::wire::{DynamicType, Fd, ObjectPath, Variant};
 use zbus::{Connection, MatchRule, MessageStream};
 
-const SERVICES: [&str; 6] = ["Network1", "Storage1", "Images1", "Vms1", "Dns1", "Sessions1"];
 const BUS: &str = "org.freedesktop.DBus";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
@@ -102,7 +102,7 @@ async fn long(mib: usize) {
     let tell = |what: &str, answer: zbus::Result<Message>| {
         println!("{what}: {} {}", length(&answer), outcome(&answer));
     };
-    for service in SERVICES {
+    for service in NAMES {
         let (name, path) = (format!("dev.banger.{service}"), format!("/dev/banger/{service}"));
         let face = format!("{name}.Manager");
         let body = (face.as_str(), long.as_str());
@@ -131,7 +131,7 @@ async fn listens(rules: usize) {
         DBusProxy::new(peer).await.unwrap().add_match_rule(all).await.unwrap();
     }
     for (n, peer) in (0..rules).zip(peers.iter().cycle()) {
-        let service = SERVICES[n % SERVICES.len()];
+        let service = NAMES[n % NAMES.len()];
         let rule = MatchRule::builder().path_namespace(format!("/dev/banger/{service}"));
         let rule = rule.add_arg(format!("never-{n}")).build().unwrap();
         DBusProxy::new(peer).await.unwrap().add_match_rule(rule).await.unwrap();
@@ -165,7 +165,7 @@ async fn hands(rounds: usize) {
     let sixteen = || (0..16).map(|_| Fd::from(file.as_fd())).collect::<Vec<_>>();
     let mut counted: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..rounds {
-        for service in SERVICES {
+        for service in NAMES {
             let options = Options::from([("token", Variant::from(Fd::from(file.as_fd())))]);
             let answers = [
                 ask(&bus, service, "Nothing", &sixteen()).await,
@@ -279,7 +279,7 @@ fn lies(vm: &str, round: u32, peers: &[OwnedUniqueName], peer: &OwnedUniqueName)
         Message::signal(path, interface, member).destination(peer.clone())
     };
     let mut lies: Vec<Message> = (round * 20..).take(20).map(|job| ended_job(job, peer)).collect();
-    let services = SERVICES.map(|service| format!("dev.banger.{service}"));
+    let services = NAMES.map(|service| format!("dev.banger.{service}"));
     for name in services.iter().map(String::as_str).chain(peers.iter().map(|peer| peer.as_str())) {
         let owner = if name.starts_with(':') { name } else { peers[0].as_str() };
         lies.push(to("/org/freedesktop/DBus", BUS, "NameOwnerChanged").build(&(name, owner, "")).unwrap());

@@ -154,6 +154,15 @@ impl Banger {
         command
     }
 
+    /// What a script says, in its mounts, where its state is.
+    pub fn in_its_state(&self, script: &str) -> String {
+        // Who enters other mounts is at their root.
+        let there = format!("cd {}\n{script}", self.state().display());
+        let done = self.in_its_mounts(["sh", "-ec", &there]).current_dir("/").output().unwrap();
+        assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     /// Runs a command line to its end.
     pub fn run<I, S>(&self, arguments: I) -> Output
     where

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use banger_integration::Banger;
-use banger_integration::host::{Host, Options, User, Who};
+use banger_integration::host::{Host, NAMES, Options, SERVICES, User, Who, units};
 use futures_util::future::join_all;
 
 use crate::bus;
 use crate::client;
+use crate::idle::pause;
 use crate::stats::Samples;
 use crate::table::{Goal, Table};
 
@@ -15,8 +16,6 @@ use crate::table::{Goal, Table};
 pub(crate) const ON_THE_HOST: &str = "--on-the-host";
 const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 const ALICE: Who = Who::NoSession(User::Alice);
-const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
-const NAMES: [&str; 6] = ["Network1", "Storage1", "Images1", "Vms1", "Dns1", "Sessions1"];
 
 /// Machines that have records and do not run.
 const CROWD: u64 = 200;
@@ -67,8 +66,10 @@ async fn activate() -> Duration {
     begun.elapsed()
 }
 
-fn units() -> Vec<String> {
-    SERVICES.iter().map(|service| format!("banger-{service}.service")).collect()
+/// What a file below each of the services' places in /proc says.
+fn processes(host: &Host, file: &str) -> String {
+    let pids = units().join(" ");
+    host.sh(&format!("for p in $(systemctl show --value -p MainPID {pids}); do cat /proc/$p/{file}; done"))
 }
 
 fn activation(host: &Host, program: &str, rounds: usize, table: &mut Table) {
@@ -89,9 +90,7 @@ fn nanoseconds(said: &str) -> Duration {
 /// Wake-ups and memory of services that nobody asks anything of.
 fn rest(host: &Host, table: &mut Table) {
     let woken = || {
-        let pids =
-            "for s in network storage images vms dns sessions; do systemctl show --value -p MainPID banger-$s; done";
-        let counts = host.sh(&format!("for p in $({pids}); do cat /proc/$p/task/*/status; done"));
+        let counts = processes(host, "task/*/status");
         let of_each = counts.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         of_each.map(|count| count.trim().parse::<u64>().unwrap()).sum::<u64>()
     };
@@ -102,50 +101,32 @@ fn rest(host: &Host, table: &mut Table) {
     let woken = woken().saturating_sub(before) as f64;
     let what = "all six at rest: voluntary context switches in 60 s (36 are the watchdogs')";
     table.value(what, woken, "", Some(Goal::AtMost(WATCHDOGS)));
-    let resident: u64 = SERVICES
-        .map(|service| {
-            let status = host.sh(&format!("cat /proc/$(systemctl show --value -p MainPID banger-{service})/status"));
-            crate::idle::field(&status, "VmRSS")
-        })
-        .iter()
-        .sum();
+    let resident: u64 = SERVICES.map(|service| host.memory_kib(service, "VmRSS")).iter().sum();
     table.value("the same: resident, together", resident as f64 / 1024.0, "MiB", Some(Goal::AtMost(60.0)));
-}
-
-fn pause(time: Duration) {
-    #[allow(clippy::disallowed_methods, reason = "a bench's own thread")]
-    std::thread::sleep(time);
 }
 
 /// What machines that are only records cost.
 fn crowd(host: &Host, table: &mut Table) {
-    let median = |script: &str| {
+    let median = |who: Who, times: usize, script: &str| {
         let timed = format!("s=$(date +%s%N); {script} >/dev/null; echo $(( $(date +%s%N) - s ))");
         let mut samples = Samples::default();
-        for _ in 0..9 {
-            samples.add(nanoseconds(&host.errand(ALICE, ["sh", "-ec", &timed]).ok()));
+        for _ in 0..times {
+            samples.add(nanoseconds(&host.errand(who, ["sh", "-ec", &timed]).ok()));
         }
         samples.median()
     };
-    let restart = || {
-        let timed = "s=$(date +%s%N); systemctl restart banger-vms; echo $(( $(date +%s%N) - s ))";
-        let mut samples = Samples::default();
-        for _ in 0..5 {
-            samples.add(nanoseconds(&host.sh(timed)));
-        }
-        samples.median()
-    };
-    let list = "banger vm list --all --json";
+    let list = || median(ALICE, 9, "banger vm list --all --json");
+    let restart = || median(Who::Root, 5, "systemctl restart banger-vms");
     let create = |name: &str| format!("banger vm create --no-start --image debian-tiny --name {name}");
     host.errand(ALICE, ["sh", "-ec", &create("first")]).ok();
-    let (one, started) = (median(list), restart());
+    let (one, started) = (list(), restart());
     host.ok_as(ALICE, ["banger", "vm", "list"]);
     let before = processor(host);
     let all = format!("for i in $(seq {}); do {}; done", CROWD - 1, create("vm-$i"));
     host.errand(ALICE, ["sh", "-ec", &all]).limit(Duration::from_secs(180)).ok();
     let spent = (processor(host) - before) / (CROWD - 1) as f64;
     table.value("`vm create`: processor time of all six", spent, "ms", None);
-    table.compare("`vm list` of 200 machines", median(list), "of one", one, None);
+    table.compare("`vm list` of 200 machines", list(), "of one", one, None);
     table.compare("restart of the supervisor of 200 machines", restart(), "of one", started, None);
     let all = format!("banger vm delete first $(seq -f vm-%g {})", CROWD - 1);
     host.errand(ALICE, ["sh", "-ec", &all]).limit(Duration::from_secs(180)).ok();
@@ -153,8 +134,7 @@ fn crowd(host: &Host, table: &mut Table) {
 
 /// What the services have used of processors, with their children that have ended, in milliseconds.
 fn processor(host: &Host) -> f64 {
-    let pids = units().join(" ");
-    let ticks = host.sh(&format!("for p in $(systemctl show --value -p MainPID {pids}); do cat /proc/$p/stat; done"));
+    let ticks = processes(host, "stat");
     let of = |line: &str| -> u64 {
         let (_, fields) = line.rsplit_once(") ").unwrap();
         // proc(5): utime, stime, cutime, cstime are fields 14 to 17; the first here is 3.

@@ -38,7 +38,7 @@ pub(crate) fn measure(banger: &Banger, _rounds: usize, table: &mut Table) {
     banger.ok(["vm", "delete", "rest"]);
 }
 
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     #[allow(clippy::disallowed_methods, reason = "a bench's own thread")]
     std::thread::sleep(time);
 }

@@ -15,7 +15,35 @@ const SEED: [(&str, &str); 2] = [("kernels", "debian-bookworm-cloud"), ("images"
 /// The images service's, as the unit lays it out.
 const CATALOG: &str = "/var/lib/banger/images/catalog";
 
+/// The services as their units are named, and in the same order as the bus knows them.
+pub const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
+pub const NAMES: [&str; 6] = ["Network1", "Storage1", "Images1", "Vms1", "Dns1", "Sessions1"];
+
+/// Their units.
+pub fn units() -> [String; 6] {
+    SERVICES.map(|service| format!("banger-{service}.service"))
+}
+
 impl Host {
+    /// Starts all services, which otherwise are when somebody asks for them.
+    pub fn start_services(&self) {
+        self.ok(["systemctl".to_owned(), "start".to_owned()].into_iter().chain(units()));
+    }
+
+    /// What a service has in memory (`VmRSS`) or has had at most (`VmHWM`), in KiB.
+    pub fn memory_kib(&self, service: &str, kind: &str) -> u64 {
+        let status =
+            self.sh(&format!("cat /proc/$(systemctl show --value -p MainPID banger-{service}.service)/status"));
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// How many files a service has open.
+    pub fn open_files(&self, service: &str) -> usize {
+        let open = format!("ls /proc/$(systemctl show --value -p MainPID banger-{service}.service)/fd | wc -l");
+        self.sh(&open).trim().parse().unwrap()
+    }
+
     /// Installs banger for Alice, as a person does.
     pub fn install(&self) {
         let words = ["/mnt/dist/bin/banger", "system", "install", "--owner", User::Alice.name()];

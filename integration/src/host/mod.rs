@@ -22,6 +22,7 @@ mod folder;
 mod tied;
 mod who;
 
+pub use banger::{NAMES, SERVICES, units};
 pub use boot::{Bus, Host, Options};
 pub use errand::{Errand, Running};
 pub use who::{User, Who};

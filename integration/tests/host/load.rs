@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use banger_integration::host::{Host, Options, User, Who};
+use banger_integration::host::{Errand, Host, NAMES, Options, SERVICES, User, Who, units};
 use banger_integration::within;
 
 use crate::vms::{ALICE, boot_id, host, machine};
@@ -21,8 +21,6 @@ const SENTENCE: usize = 4096 + 256;
 /// Others are served within this time, whatever goes on.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(180);
-
-const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
 
 /// Speaks D-Bus by hand, as no library does: sends all its calls at once, and never reads an answer.
 const FLOOD: &str = r#"
@@ -56,11 +54,10 @@ print('sent', sent, flush=True)
 time.sleep(600)
 "#;
 
-/// What a service has in memory (`VmRSS`) or has had at most (`VmHWM`), in KiB.
-fn memory(host: &Host, service: &str, kind: &str) -> u64 {
-    let status = host.sh(&format!("cat /proc/$(systemctl show --value -p MainPID banger-{service}.service)/status"));
-    let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':')).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+/// A meddler (`examples/meddler.rs`) of somebody's, with words for it.
+fn meddler<'h>(host: &'h Host, who: Who, words: &[&str]) -> Errand<'h> {
+    let program = host.example("meddler");
+    host.errand(who, [&[program.as_str()], words].concat()).limit(LIMIT)
 }
 
 #[test]
@@ -70,52 +67,40 @@ fn who_sends_ten_thousand_calls_and_reads_no_answer_harms_nobody() {
     host.install();
     host.ok_as(ALICE, ["banger", "vm", "list"]);
     let pid = || host.ok(["systemctl", "show", "--value", "--property=MainPID", "banger-vms.service"]);
-    let (process, before) = (pid(), memory(&host, "vms", "VmRSS"));
+    let (process, before) = (pid(), host.memory_kib("vms", "VmRSS"));
     let mut flood = host.start_as(BOB, ["python3", "-c", FLOOD]);
     flood.says("sent 10000\n");
     let begun = Instant::now();
     host.ok_as(ALICE, ["banger", "vm", "list"]);
     let took = begun.elapsed();
-    let after = memory(&host, "vms", "VmHWM");
+    let after = host.memory_kib("vms", "VmHWM");
     println!("{before} KiB before, {after} KiB at most; a list meanwhile: {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(after < before + GROWTH, "{before} KiB before, {after} KiB after");
     assert_eq!(pid(), process, "it was not started again");
 }
 
-/// The processes of the six services, in the order of `SERVICES`.
+/// The processes of the six services.
 fn processes(host: &Host) -> String {
-    let units = SERVICES.map(|service| format!("banger-{service}"));
-    host.sh(&format!("systemctl show --value -p MainPID {}", units.join(" ")))
-}
-
-/// What they all have at most had in memory.
-fn peaks(host: &Host) -> [u64; 6] {
-    SERVICES.map(|service| memory(host, service, "VmHWM"))
-}
-
-/// How many files each has open.
-fn open_files(host: &Host) -> [usize; 6] {
-    let open = |service| format!("ls /proc/$(systemctl show --value -p MainPID banger-{service})/fd | wc -l");
-    SERVICES.map(|service| host.sh(&open(service)).trim().parse().unwrap())
+    host.sh(&format!("systemctl show --value -p MainPID {}", units().join(" ")))
 }
 
 /// Runs `harm` beside all six services: they are the same ones after it, and hold not much more than before.
 fn withstand(host: &Host, growth: u64, harm: impl FnOnce()) {
-    for service in SERVICES {
-        host.ok(["systemctl", "start", &format!("banger-{service}")]);
-    }
+    host.start_services();
     host.ok_as(ALICE, ["banger", "vm", "list"]);
-    let (same, memory, files) = (processes(host), peaks(host), open_files(host));
+    let memory = || SERVICES.map(|service| host.memory_kib(service, "VmHWM"));
+    let open = || SERVICES.map(|service| host.open_files(service));
+    let (same, memory_before, files) = (processes(host), memory(), open());
     harm();
     assert_eq!(processes(host), same, "one of them was started again");
-    let peaks = peaks(host);
-    println!("{SERVICES:?}: {memory:?} KiB at most before, {peaks:?} after; {files:?} open files before");
-    for (service, (before, after)) in SERVICES.into_iter().zip(memory.into_iter().zip(peaks)) {
+    let peaks = memory();
+    println!("{SERVICES:?}: {memory_before:?} KiB at most before, {peaks:?} after; {files:?} open files before");
+    for (service, (before, after)) in SERVICES.into_iter().zip(memory_before.into_iter().zip(peaks)) {
         assert!(after < before + growth, "{service}: {before} KiB before, {after} KiB at most");
     }
     // What was removed is put away in the background.
-    let few = || open_files(host).into_iter().zip(files).all(|(now, before)| now < before + FILES);
+    let few = || open().into_iter().zip(files).all(|(now, before)| now < before + FILES);
     within(PATIENCE, "no files stay open", few);
 }
 
@@ -132,10 +117,9 @@ fn another_is_served(host: &Host) {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn ten_thousand_calls_at_once_are_each_answered() {
     let host = host();
-    let meddler = host.example("meddler");
     withstand(&host, CROWD, || {
         // A connection of dbus-daemon's may have 128 questions open.
-        let mut crowd = host.errand(BOB, [meddler.as_str(), "calls", "80", "125"]).limit(LIMIT).start();
+        let mut crowd = meddler(&host, BOB, &["calls", "80", "125"]).start();
         another_is_served(&host);
         let ended = crowd.has_ended();
         println!("the crowd had {}ended by then", if ended { "" } else { "not " });
@@ -158,9 +142,8 @@ fn ten_thousand_calls_at_once_are_each_answered() {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn what_is_said_of_something_endless_has_an_end() {
     let host = host();
-    let meddler = host.example("meddler");
     withstand(&host, GROWTH, || {
-        let report = host.errand(ALICE, [meddler.as_str(), "long", "8"]).limit(LIMIT).ok();
+        let report = meddler(&host, ALICE, &["long", "8"]).ok();
         println!("{report}");
         let (tries, end) = report.trim_end().rsplit_once('\n').unwrap();
         assert_eq!(end, "done");
@@ -179,11 +162,10 @@ fn what_is_said_of_something_endless_has_an_end() {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn who_reads_neither_signals_nor_jobs_holds_nobody_up() {
     let host = host();
-    let meddler = host.example("meddler");
     withstand(&host, GROWTH, || {
-        let mut deaf = host.errand(BOB, [meddler.as_str(), "listens", "1000"]).limit(LIMIT).start();
+        let mut deaf = meddler(&host, BOB, &["listens", "1000"]).start();
         deaf.says("listens by 1000 rules");
-        let mut idle = host.errand(ALICE, [meddler.as_str(), "works", "40"]).limit(LIMIT).start();
+        let mut idle = meddler(&host, ALICE, &["works", "40"]).start();
         idle.says("works on 40 jobs");
         let made = || host.ok_as(ALICE, ["banger", "vm", "list", "--all", "--json"]).matches("\"made-").count();
         within(PATIENCE, "what it had made is there", || made() == 40);
@@ -200,9 +182,8 @@ fn who_reads_neither_signals_nor_jobs_holds_nobody_up() {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn one_command_does_away_with_more_machines_than_a_connection_may_have_questions() {
     let host = host();
-    let meddler = host.example("meddler");
     withstand(&host, GROWTH, || {
-        let mut maker = host.errand(ALICE, [meddler.as_str(), "works", "160"]).limit(LIMIT).start();
+        let mut maker = meddler(&host, ALICE, &["works", "160"]).start();
         maker.says("works on 160 jobs");
         let there = || host.ok_as(ALICE, ["banger", "vm", "list", "--all", "--json"]).matches("\"made-").count();
         within(LIMIT, "all are there", || there() == 160);
@@ -216,9 +197,8 @@ fn one_command_does_away_with_more_machines_than_a_connection_may_have_questions
 #[cfg_attr(not(root), ignore = "needs root")]
 fn open_files_that_nobody_wants_are_closed() {
     let host = host();
-    let meddler = host.example("meddler");
     withstand(&host, GROWTH, || {
-        let report = host.errand(ALICE, [meddler.as_str(), "hands", "100"]).limit(LIMIT).ok();
+        let report = meddler(&host, ALICE, &["hands", "100"]).ok();
         println!("{report}");
         assert!(!report.contains("an answer") && report.ends_with("done\n"), "{report}");
         another_is_served(&host);
@@ -229,9 +209,8 @@ fn open_files_that_nobody_wants_are_closed() {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn a_disk_is_copied_from_a_file_and_from_nothing_else() {
     let host = host();
-    let meddler = host.example("meddler");
     withstand(&host, GROWTH, || {
-        let report = host.errand(Who::Root, [meddler.as_str(), "copies", "aaaaaaaaaa"]).limit(LIMIT).ok();
+        let report = meddler(&host, Who::Root, &["copies", "aaaaaaaaaa"]).ok();
         println!("{report}");
         let tries: Vec<&str> = report.lines().collect();
         assert_eq!((tries.len(), tries.last()), (19, Some(&"done")), "{report}");
@@ -245,11 +224,10 @@ fn a_disk_is_copied_from_a_file_and_from_nothing_else() {
 #[cfg_attr(not(root), ignore = "needs root")]
 fn nobody_speaks_in_anothers_name() {
     let host = host();
-    let meddler = host.example("meddler");
     let id = machine(&host, "box");
     let boot = boot_id(&host, "box");
     withstand(&host, GROWTH, || {
-        let mut forger = host.errand(BOB, [meddler.as_str(), "forges", &id]).limit(LIMIT).start();
+        let mut forger = meddler(&host, BOB, &["forges", &id]).start();
         forger.says("it is delivered: true").says("told ");
         // Starts and ends are what systemd and the bus are listened to for; a lease, what ends with its client.
         let words = ["banger", "vm", "run", "--rm", "--image", "debian-tiny", "--", "sh", "-c", "sleep 1; exit 7"];
@@ -270,7 +248,7 @@ fn nobody_speaks_in_anothers_name() {
 fn nobody_takes_a_services_name_before_it_starts() {
     let host = Host::boot(Options::default());
     host.install();
-    for service in ["Network1", "Storage1", "Images1", "Vms1", "Dns1", "Sessions1"] {
+    for service in NAMES {
         let name = format!("dev.banger.{service}");
         let bus = ["org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"];
         let words = [["busctl", "call"].as_slice(), &bus, &["RequestName", "su", &name, "0"]].concat();
@@ -287,10 +265,8 @@ fn six_services_at_rest_are_small() {
     let host = Host::boot(Options::default());
     host.install();
     host.ok_as(ALICE, ["banger", "vm", "list"]);
-    for service in SERVICES {
-        host.ok(["systemctl", "start", &format!("banger-{service}.service")]);
-    }
-    let each = SERVICES.map(|service| memory(&host, service, "VmRSS"));
+    host.start_services();
+    let each = SERVICES.map(|service| host.memory_kib(service, "VmRSS"));
     let all: u64 = each.iter().sum();
     println!("{SERVICES:?}: {each:?} KiB, together {all} KiB");
     assert!(all <= 60 << 10, "{all} KiB");

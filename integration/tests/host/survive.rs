@@ -2,16 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use banger_integration::host::Host;
+use banger_integration::host::{Host, NAMES, SERVICES, units};
 use banger_integration::{eventually, sample, within};
 
 use crate::vms::{ALICE, boot_id, host, machine};
-
-const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
-
-fn units() -> Vec<String> {
-    SERVICES.iter().map(|service| format!("banger-{service}.service")).collect()
-}
 
 /// A server in the guest that is in no hurry: a block of so many bytes twenty times a second, behind its number.
 const BLOCKS: usize = 900;
@@ -139,7 +133,7 @@ fn whoever_waits_for_a_job_gets_what_was_asked_for_though_its_service_dies_meanw
 #[cfg_attr(not(root), ignore = "needs root")]
 fn a_service_that_is_killed_thirty_times_in_a_row_is_still_started() {
     let host = host();
-    for (name, unit) in ["Network1", "Storage1", "Images1", "Vms1", "Dns1", "Sessions1"].into_iter().zip(units()) {
+    for (name, unit) in NAMES.into_iter().zip(units()) {
         let (service, path) = (format!("dev.banger.{name}"), format!("/dev/banger/{name}"));
         let ping = ["busctl", "call", &service, &path, "org.freedesktop.DBus.Peer", "Ping"];
         for round in 0..30 {
@@ -167,7 +161,7 @@ fn whoever_is_frozen_hangs_nobody_and_is_brought_back_by_its_watchdog() {
     let boot = boot_id(&host, "box");
     let each = SERVICES.map(|service| vec![service]);
     let cases = each.into_iter().chain([SERVICES.to_vec()]).collect();
-    host.ok(["systemctl".to_owned(), "start".to_owned()].into_iter().chain(units()));
+    host.start_services();
     let count = "i=1; while [ ! -e /tmp/stop ]; do echo $i; i=$((i + 1)); sleep 0.05; done";
     let words = ["banger", "vm", "exec", "box", "--", "sh", "-c", count];
     let mut counter = host.errand(ALICE, words).limit(Duration::from_secs(900)).start();
@@ -177,7 +171,10 @@ fn whoever_is_frozen_hangs_nobody_and_is_brought_back_by_its_watchdog() {
     for frozen in sample {
         let units: Vec<String> = frozen.iter().map(|service| format!("banger-{service}.service")).collect();
         let units: Vec<&str> = units.iter().map(String::as_str).collect();
-        let pids = || host.ok([&["systemctl", "show", "--value", "--property=MainPID"], units.as_slice()].concat());
+        let pids = || -> Vec<String> {
+            let shown = host.ok([&["systemctl", "show", "--value", "--property=MainPID"], units.as_slice()].concat());
+            shown.split_whitespace().map(str::to_owned).collect()
+        };
         let before = pids();
         host.ok([&["systemctl", "kill", "--signal=STOP"], units.as_slice()].concat());
         let begun = Instant::now();
@@ -195,8 +192,7 @@ fn whoever_is_frozen_hangs_nobody_and_is_brought_back_by_its_watchdog() {
         let left = THAWED.saturating_sub(begun.elapsed());
         within(left, "the watchdog has brought it back", || {
             let now = pids();
-            let changed = |(now, before)| now != before && now != "0";
-            now.lines().filter(|line| !line.is_empty()).zip(before.lines().filter(|line| !line.is_empty())).all(changed)
+            now.len() == before.len() && now.iter().zip(&before).all(|(now, before)| now != before && now != "0")
         });
         still_the_same(&host, &boot);
         let gone = || host.ok_as(ALICE, ["banger", "vm", "list", "--all", "--json"]).matches("\"id\"").count() == 1;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_integration::host::{Host, Options, User, Who};
+use banger_integration::host::{Host, Options, User, Who, units};
 use banger_integration::{dist, eventually, within};
 
 pub(crate) const ALICE: Who = Who::NoSession(User::Alice);
@@ -104,8 +104,7 @@ fn a_machine_whose_device_cannot_be_made_is_told_of_no_address_and_has_one_at_it
 fn no_unit_is_more_exposed_than_two_of_ten() {
     let host = host();
     host.ok(["banger", "vm", "list"]);
-    let services = ["network", "storage", "images", "vms", "dns", "sessions"].map(|s| format!("banger-{s}.service"));
-    for unit in services.iter().map(String::as_str).chain(["banger-vm@abcdefghij.service"]) {
+    for unit in units().iter().map(String::as_str).chain(["banger-vm@abcdefghij.service"]) {
         let all = host.ok(["systemd-analyze", "security", "--no-pager", unit]);
         let line = all.lines().find(|line| line.contains("Overall exposure level")).unwrap().to_owned();
         let level: f32 = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();

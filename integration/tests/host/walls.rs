@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use banger_integration::host::Host;
+use banger_integration::host::{Host, SERVICES};
 use banger_integration::sample;
 
 use crate::vms::{host, machine};
@@ -21,8 +21,6 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("sessions", "SystemCallFilter=~@process"),
     ("dns", "SystemCallFilter=~@process"),
 ];
-
-const SERVICES: [&str; 6] = ["network", "storage", "images", "vms", "dns", "sessions"];
 
 /// A right that a unit has, as the line of a drop-in that takes it away.
 #[derive(Debug, Clone)]

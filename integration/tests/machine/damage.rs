@@ -97,29 +97,24 @@ fn a_full_disk_is_told_and_leaves_nothing_half_made() {
     let banger = banger.mounting(&format!("mount -t tmpfs -o size=1100M,mode=700 small {}", state.display()));
     banger.ok(CREATE.iter().chain(&["first"]));
     banger.ok(["vm", "stop", "first"]);
-    let on_the_disk = |script: &str| {
-        let done = banger.in_its_mounts(["sh", "-ec", script]).current_dir("/").output().unwrap();
-        assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
-    };
-    let listing = format!("ls {}/disks {0}/vms", state.display());
-    let before = on_the_disk(&listing);
+    let listing = || banger.in_its_state("ls disks vms");
+    let before = listing();
 
-    on_the_disk(&format!("fallocate -l 200M {}/ballast", state.display()));
+    banger.in_its_state("fallocate -l 200M ballast");
     let complaint = banger.fails(CREATE.iter().chain(&["second"]));
     assert!(complaint.contains("MiB are free in"), "{complaint}");
     assert!(complaint.contains("make room there first"), "{complaint}");
     assert_eq!(banger.list().len(), 1);
-    assert_eq!(on_the_disk(&listing), before, "nothing is half made");
+    assert_eq!(listing(), before, "nothing is half made");
 
     // Now to the last byte: nothing new, but what is there is listed, and deleting it makes room.
-    on_the_disk(&format!("cat /dev/zero > {}/ballast 2>&1 || :", state.display()));
+    banger.in_its_state("cat /dev/zero >ballast 2>&1 || :");
     let complaint = banger.fails(CREATE.iter().chain(&["third"]));
     assert!(complaint.contains("the disk of") && complaint.contains("make room there first"), "{complaint}");
     assert_eq!(banger.list().len(), 1, "nothing is half made");
     banger.ok(["vm", "delete", "first"]);
     assert!(banger.list().is_empty());
-    on_the_disk(&format!("rm {}/ballast", state.display()));
+    banger.in_its_state("rm ballast");
     banger.ok(CREATE.iter().chain(&["fourth"]));
     assert_eq!(banger.sh("fourth", "hostname"), "fourth\n", "with room again all is well");
 }

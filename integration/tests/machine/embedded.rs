@@ -10,7 +10,11 @@ use banger_integration::{Banger, Output, Running, Who, eventually, within};
 
 /// Lists machines with another runtime folder, or with what the environment says.
 fn list_with(banger: &Banger, change: impl FnOnce(&mut Command) -> &mut Command) -> Output {
-    let mut command = banger.command(["vm", "list", "--json"]);
+    run_with(banger, &["vm", "list", "--json"], change)
+}
+
+fn run_with(banger: &Banger, words: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Output {
+    let mut command = banger.command(words);
     change(&mut command);
     Running::of(command).end()
 }
@@ -39,14 +43,7 @@ fn settings_hold_from_the_next_start_and_a_mistake_in_them_is_told_with_its_line
     let folder = banger.home().join("config");
     let file = folder.join("banger/config.toml");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    let doctor = || {
-        let mut command = banger.command(["doctor"]);
-        Running::of({
-            command.env("XDG_CONFIG_HOME", &folder);
-            command
-        })
-        .end()
-    };
+    let doctor = || run_with(&banger, &["doctor"], |c| c.env("XDG_CONFIG_HOME", &folder));
     std::fs::write(&file, "# mine\nfirecraker_bin = '/usr/bin/true'\n").unwrap();
     let refused = list_with(&banger, |c| c.env("XDG_CONFIG_HOME", &folder));
     assert_eq!(refused.code, 125, "{}", refused.stderr);

@@ -169,8 +169,8 @@ fn with_a_template_that_is_no_good_a_machine_boots() {
                 m["origin"]["tsc_khz"] = (khz + khz / 100).into();
             }),
         ),
-        // Refused in QEMU's words, or by a guest that is never heard.
-        ("another guest's devices", "", foreign("devices")),
+        // By QEMU, or by a guest that is never heard: it depends on what stands where the devices look.
+        ("another guest's devices", "did not go on|the migration failed", foreign("devices")),
         ("another guest's memory", "", foreign("ram")),
         (
             "a link to elsewhere",
@@ -192,7 +192,8 @@ fn with_a_template_that_is_no_good_a_machine_boots() {
         let (way, reason) = started(&banger, "box");
         println!("{what}: {reason}");
         assert_eq!(way, "boot", "{what}");
-        assert!(reason.contains(why) && !reason.is_empty(), "{what}: {reason}");
+        let told = why.split('|').any(|why| reason.contains(why));
+        assert!(told && !reason.is_empty(), "{what}: {reason}");
         assert_eq!(banger.sh("box", "echo here"), "here\n", "{what}");
         let log = fs::read_to_string(banger.state().join("banger.log")).unwrap();
         assert!(log.contains("a template is removed") || log.contains("no template, and removed"), "{what}");
@@ -252,22 +253,11 @@ fn a_maker_that_is_interrupted_leaves_nothing() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// The VMMs that this banger's keepers have started.
+/// The VMMs of this banger's.
 fn vmms(banger: &Banger) -> Vec<Pid> {
-    let processes = || fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let link = |process: &Path, name: &str| fs::read_link(process.join(name)).unwrap_or_default();
-    let number = |process: &Path| process.file_name()?.to_str()?.parse::<i32>().ok();
-    let logs = |process: &PathBuf| link(process, "fd/2").starts_with(banger.state());
-    let keepers: Vec<i32> = processes()
-        .filter(|process| link(process, "exe").ends_with("banger-keeper") && logs(process))
-        .filter_map(|process| number(&process))
-        .collect();
-    let parent = |process: &Path| {
-        let stat = fs::read_to_string(process.join("stat")).ok()?;
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<i32>().ok()
-    };
-    let children = processes().filter(|process| parent(process).is_some_and(|parent| keepers.contains(&parent)));
-    children.filter_map(|process| number(&process)).map(Pid::from_raw).collect()
+    let running = banger.on_the_host();
+    let vmms = running.iter().filter(|line| line.contains("qemu-system"));
+    vmms.map(|line| Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap())).collect()
 }
 
 #[test]
@@ -302,20 +292,16 @@ fn a_template_that_the_disk_has_no_room_for_is_none() {
     let banger = with_templates().env("BANGER_TEMPLATE_DEADLINE_SECONDS", "5");
     let state = banger.state();
     let banger = banger.mounting(&format!("mount -t tmpfs -o size=2600M,mode=700 small {}", state.display()));
-    let on_the_disk = |script: &str| {
-        let script = format!("cd {}; {script}", state.display());
-        let done = banger.in_its_mounts(["sh", "-ec", &script]).current_dir("/").output().unwrap();
-        String::from_utf8(done.stdout).unwrap()
-    };
     banger.ok([&RUN[..], &["--memory", "256", "--", "true"]].concat());
     // There was room when it began.
     eventually("the maker has begun", || !vmms(&banger).is_empty());
-    on_the_disk("cat /dev/zero >ballast 2>&1 || :");
+    banger.in_its_state("cat /dev/zero >ballast 2>&1 || :");
     eventually("the maker is gone", || vmms(&banger).is_empty());
     assert!(templates(&banger).is_empty());
-    let half_made = || on_the_disk("find templates disks -mindepth 1 ! -name '.*'");
+    // What goes meanwhile is no mistake.
+    let half_made = || banger.in_its_state("find templates disks -mindepth 1 ! -name '.*' 2>/dev/null || :");
     eventually("nothing half made is left", || half_made().is_empty());
-    on_the_disk("rm ballast");
+    banger.in_its_state("rm ballast");
     banger.ok(["vm", "create", "--image", "debian-tiny", "--memory", "256", "--name", "box"]);
     assert_eq!(started(&banger, "box").0, "boot");
     banger.ok(["vm", "delete", "box"]);

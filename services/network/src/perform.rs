@@ -53,7 +53,7 @@ struct Turn {
     /// back.
     over: bool,
     /// Guests whose devices are gone, so that no packet is theirs. The rules know them until they are loaded anew for
-    /// another reason: to take them out is work that every guest would wait for ([`crate::render::ways`]).
+    /// another reason: to take them out is work that every guest would wait for ([`crate::render::addition`]).
     departed: Vec<Guest>,
 }
 

@@ -1,6 +1,6 @@
 //! Policy as the text of nftables: one table for frames, one for packets, both named `banger`. Pure; knows no process.
 //!
-//! The text replaces its predecessor in one transaction; [`ways`] is how rules that hold become others. A guest is named by its TAP, MAC and address together; what
+//! The text replaces its predecessor in one transaction; [`addition`] is how rules that hold become more. A guest is named by its TAP, MAC and address together; what
 //! matches no guest is dropped, so a TAP without rules is a TAP without a network. Guests are kept from each other by
 //! their ports' `isolated` flag, which no flushed table opens; these rules only repeat it for routed packets.
 
@@ -14,7 +14,7 @@ use crate::plan::{Plan, UPLINK, UPLINK_ADDRESS, UPLINK_NETWORK, Uplink};
 
 mod growth;
 
-pub use growth::ways;
+pub use growth::addition;
 
 /// Nobody's business, whatever the policy: this host in all its disguises, link-local (the metadata services of
 /// clouds), multicast and reserved space. The networks of banger's own come to it.

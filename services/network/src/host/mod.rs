@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::render::{Protocol, Publication, Ruleset};
 
 pub mod address;
+mod applied;
 pub mod bridge;
 pub mod error;
 pub mod fake;
@@ -79,21 +80,6 @@ pub trait Host: Debug + Send + Sync {
     /// Removes everything: processes, sockets, files, links, rules; and puts back what was changed for it. Only when no
     /// VM runs. What was undone, each as a sentence.
     fn down(&self) -> Answer<'_, Vec<String>>;
-}
-
-/// Loads the first text that is not refused, as [`crate::render::ways`] has them.
-async fn first_that_works<'a, F>(ways: &'a [String], mut load: impl FnMut(&'a str) -> F) -> Result<(), Error>
-where
-    F: Future<Output = Result<(), Error>>,
-{
-    let Some((last, first)) = ways.split_last() else { return Ok(()) };
-    for text in first {
-        match load(text).await {
-            Ok(()) => return Ok(()),
-            Err(error) => tracing::warn!(%error, "rules cannot be added and are loaded anew"),
-        }
-    }
-    load(last).await
 }
 
 /// What `ensure` had to do.

@@ -8,17 +8,9 @@ use std::hash::Hash;
 use super::{Guest, Ruleset};
 use crate::plan::Plan;
 
-/// Texts for `nft -f -`, each of which makes these rules of those that were loaded last (none: it is not known what is there).
-/// The first is the quickest, and the next is for when it is refused. No text: they hold.
-pub fn ways(loaded: Option<&Ruleset>, rules: &Ruleset, plan: &Plan) -> Vec<String> {
-    match loaded.and_then(|loaded| addition(loaded, rules, plan)) {
-        Some(nothing) if nothing.is_empty() => Vec::new(),
-        addition => addition.into_iter().chain([rules.render(plan)]).collect(),
-    }
-}
-
-/// What is to be added, where everything else stays.
-fn addition(loaded: &Ruleset, rules: &Ruleset, plan: &Plan) -> Option<String> {
+/// The text for `nft -f -` that makes these rules of those that are loaded, where all that it does is to add; an empty one
+/// where they hold. None where something has to go: then the whole is to be loaded.
+pub fn addition(loaded: &Ruleset, rules: &Ruleset, plan: &Plan) -> Option<String> {
     let same = (&loaded.host, loaded.resolver) == (&rules.host, rules.resolver);
     let guests = added(&loaded.guests, &rules.guests)?;
     let publications = added(&loaded.publications, &rules.publications)?;
@@ -71,17 +63,18 @@ mod tests {
             guest: SocketAddrV4::new(b.address, 80),
         };
         let more = Ruleset { publications: vec![web], ..rules(&[&b, &a]) };
-        let ways_there = ways(Some(&rules(&[&a])), &more, &plan);
         assert_eq!(
-            ways_there[0],
+            addition(&rules(&[&a]), &more, &plan).unwrap(),
             "add element bridge banger guests { \"bg-bbbbbbbbbb\" . 02:00:00:00:00:03 . 172.16.0.3 }\n\
              add element ip banger reach { 172.16.0.3 : goto nothing }\n\
              add element ip banger published { tcp . 20000 : 172.16.0.3 . 80 }\n"
         );
-        assert_eq!(ways_there[1..], [more.render(&plan)]);
-        assert!(ways(Some(&more), &more, &plan).is_empty());
-        let on_a_host = ways(Some(&rules(&[&a, &b])), &more, &Plan::of_the_host());
-        assert_eq!(on_a_host[0], "add element ip banger published { 127.77.0.5 . tcp . 3000 : 172.16.0.3 . 80 }\n");
+        assert_eq!(addition(&more, &more, &plan).unwrap(), "");
+        let on_a_host = addition(&rules(&[&a, &b]), &more, &Plan::of_the_host());
+        assert_eq!(
+            on_a_host.unwrap(),
+            "add element ip banger published { 127.77.0.5 . tcp . 3000 : 172.16.0.3 . 80 }\n"
+        );
     }
 
     #[test]
@@ -92,8 +85,7 @@ mod tests {
         let resolver = Ruleset { resolver: Some(Ipv4Addr::LOCALHOST), ..rules(&[&a]) };
         let host = Ruleset { host: vec![Ipv4Addr::LOCALHOST], ..rules(&[&a]) };
         for other in [rules(&[&b]), rules(&[&barred]), rules(&[]), resolver, host] {
-            assert_eq!(ways(Some(&rules(&[&a])), &other, &plan), [other.render(&plan)]);
+            assert_eq!(addition(&rules(&[&a]), &other, &plan), None);
         }
-        assert_eq!(ways(None, &rules(&[&a]), &plan), [rules(&[&a]).render(&plan)]);
     }
 }

@@ -237,7 +237,7 @@ async fn nft_takes_the_golden_rulesets() {
     let alone = Ruleset { guests: vec![a.clone()], ..Ruleset::default() };
     let both = Ruleset { guests: vec![a, b], publications: vec![web], ..Ruleset::default() };
     for plan in [Plan::of_the_host(), Plan::rootless()] {
-        let [addition, _] = &render::ways(Some(&alone), &both, &plan)[..] else { panic!("one guest is added") };
+        let addition = render::addition(&alone, &both, &plan).expect("one guest is added");
         network.run(&format!("nft -f - <<'END'\n{}END", alone.render(&plan)));
         network.run(&format!("nft -f - <<'END'\n{addition}END"));
         let rules = network.run("nft list ruleset");

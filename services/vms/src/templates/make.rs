@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use banger_bus::effects::within;
+use banger_bus::effects::{deadline, within};
 use banger_bus::process::Process;
 use banger_schemas::VmId;
 use banger_schemas::error::{Error, Kind, Result};
@@ -46,8 +46,7 @@ pub(crate) fn want(tools: &Tools, like: &VmRecord, key: Key) {
             Ok(job) => job,
             Err(error) => return tracing::warn!(%error, "no template is made"),
         };
-        let given = std::env::var(PATIENCE_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
-        let patience = given.map_or(PATIENCE, Duration::from_secs);
+        let patience = deadline(PATIENCE_VARIABLE, PATIENCE);
         let made = within(JOB, patience, make(&tools, maker, &key)).await;
         if let Err(error) = &made {
             tools.templates.has_failed(&key);

@@ -16,9 +16,9 @@ impl Bridge {
         if forward::on(&self.records).await? && was_up {
             mended.push(format!("{FORWARD} is 1 again"));
         }
-        state.loaded = false;
+        state.rules.doubt();
         if !nft::loaded().await? {
-            nft::load(&state.rules.clone().unwrap_or_default().render(&self.plan)).await?;
+            nft::load(&state.rules.render(&self.plan)).await?;
             if was_up {
                 mended.push("banger's nftables tables are loaded again".to_owned());
             }

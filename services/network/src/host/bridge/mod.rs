@@ -16,8 +16,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
+use super::applied::Applied;
 use super::links::Links;
-use super::{Answer, Ensured, Error, Host, Refusal, first_that_works, nft, tap, tools};
+use super::{Answer, Ensured, Error, Host, Refusal, nft, tap, tools};
 use crate::plan::Plan;
 use crate::render::{self, Protocol, Publication, Ruleset};
 use warm::Warm;
@@ -66,10 +67,8 @@ struct State {
     up: bool,
     /// Nothing that we rely on has changed since.
     whole: bool,
+    rules: Applied,
     /// What was asked for, to be given back when it is lost.
-    rules: Option<Ruleset>,
-    /// Whether those are what is loaded.
-    loaded: bool,
     published: BTreeMap<(Protocol, SocketAddrV4), Publication>,
     notes: Vec<String>,
 }
@@ -225,11 +224,7 @@ impl Host for Bridge {
             if !state.up {
                 return Err(Error::NoNamespace);
             }
-            let ways = render::ways(state.rules.as_ref().filter(|_| state.loaded), rules, &self.plan);
-            state.loaded = false;
-            first_that_works(&ways, nft::load).await?;
-            (state.rules, state.loaded) = (Some(rules.clone()), true);
-            Ok(())
+            state.rules.apply(rules, &self.plan, async |text| nft::load(&text).await).await
         }
         .boxed()
     }

@@ -13,7 +13,7 @@ impl Rootless {
     /// A holder whose namespace has the bridge and rules.
     async fn ensure_namespace(&self, known: &Known) -> Result<(Process, Change), Error> {
         let plan = &self.plan;
-        let rules = known.rules.clone().unwrap_or_default().render(plan);
+        let rules = known.rules.render(plan);
         // A holder that lives may still be half-made.
         let base = vec![
             Op::RulesIfNone { text: rules },
@@ -61,7 +61,7 @@ impl Rootless {
             let notes = known.whole.insert(whole).notes.clone();
             return Ok(Ensured { notes, ..Ensured::default() });
         }
-        known.loaded = false;
+        known.rules.doubt();
         let (holder, namespace) = self.ensure_namespace(&known).await?;
         let (uplink, change) = self.ensure_uplink(&holder, namespace).await?;
         let notes = uplink::missing_walls(&uplink);

@@ -13,10 +13,11 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select};
 use tokio::sync::Mutex;
 
+use super::applied::Applied;
 use super::within::{Op, Outcome};
-use super::{Answer, Ensured, Error, Host, Refusal, address, first_that_works, tap, tools};
+use super::{Answer, Ensured, Error, Host, Refusal, address, tap, tools};
 use crate::plan::Plan;
-use crate::render::{self, Protocol, Publication, Ruleset};
+use crate::render::{Protocol, Publication, Ruleset};
 use banger_bus::process::Process;
 use process::forget;
 use slirp::Slirp;
@@ -52,11 +53,9 @@ pub struct Rootless {
 
 #[derive(Debug, Default)]
 struct Known {
+    rules: Applied,
     /// What was asked for, to be given back when it is lost.
-    rules: Option<Ruleset>,
     published: BTreeMap<(Protocol, SocketAddrV4), Publication>,
-    /// Whether those rules are what is loaded.
-    loaded: bool,
     /// Holder and uplink, as `ensure` left them. Nobody but this user gets at what is inside, so that it is whole as long as
     /// they live and nothing fails.
     whole: Option<Whole>,
@@ -238,13 +237,9 @@ impl Host for Rootless {
     fn apply<'a>(&'a self, rules: &'a Ruleset) -> Answer<'a, ()> {
         async {
             let mut known = self.known.lock().await;
-            let ways = render::ways(known.rules.as_ref().filter(|_| known.loaded), rules, &self.plan);
-            known.loaded = false;
-            let load = async |text: &str| self.one(Op::Rules { text: text.to_owned() }).await.map(drop);
-            let loaded = first_that_works(&ways, load).await;
-            known.noted(loaded)?;
-            (known.rules, known.loaded) = (Some(rules.clone()), true);
-            Ok(())
+            let load = async |text| self.one(Op::Rules { text }).await.map(drop);
+            let applied = known.rules.apply(rules, &self.plan, load).await;
+            known.noted(applied)
         }
         .boxed()
     }
@@ -252,7 +247,7 @@ impl Host for Rootless {
     fn publish<'a>(&'a self, publication: &'a Publication) -> Answer<'a, ()> {
         async {
             let mut known = self.known.lock().await;
-            self.forward(publication).await?;
+            known.noted(self.forward(publication).await)?;
             known.published.insert((publication.protocol, publication.outside), *publication);
             Ok(())
         }
@@ -264,7 +259,10 @@ impl Host for Rootless {
             let mut known = self.known.lock().await;
             // Forgotten first: it must not come back, whatever the uplink says.
             known.published.remove(&(protocol, outside));
-            if uplink::find(&self.places)?.is_none() { Ok(false) } else { self.stop_forward(protocol, outside).await }
+            if uplink::find(&self.places)?.is_none() {
+                return Ok(false);
+            }
+            known.noted(self.stop_forward(protocol, outside).await)
         }
         .boxed()
     }

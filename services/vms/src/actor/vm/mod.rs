@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, SpawnHandle};
 use banger_bus::Job;
-use banger_bus::effects::{run, within};
+use banger_bus::effects::{deadline, run, within};
 use banger_bus::family::Guard;
 use banger_bus::metrics::{Member, Population};
 use banger_bus::trace::Place;
@@ -48,8 +48,7 @@ const EFFECT: Duration = Duration::from_secs(120);
 static VMS: LazyLock<Population> = LazyLock::new(|| Population::new("vms", "VMs, by state"));
 
 fn boot_deadline() -> Duration {
-    let given = std::env::var(BOOT_DEADLINE_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
-    given.map_or(BOOT_DEADLINE, Duration::from_secs)
+    deadline(BOOT_DEADLINE_VARIABLE, BOOT_DEADLINE)
 }
 
 /// One VM.
