@@ -5,9 +5,10 @@ use std::env;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_schemas::error::{Error, Result};
-pub use banger_schemas::settings::Settings;
+pub use banger_schemas::settings::{LinkName, Settings, Subnet};
 
 use crate::dirs;
 
@@ -17,6 +18,7 @@ pub const OF_THE_HOST: &str = "/etc/banger/config.toml";
 const NAME: &str = "banger/config.toml";
 
 static TAKEN_UP: OnceLock<Settings> = OnceLock::new();
+static MISTAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Where the user who runs this has theirs: below `$XDG_CONFIG_HOME`, else below `~/.config`.
 pub fn of_user() -> Result<PathBuf> {
@@ -39,6 +41,7 @@ pub fn take_up(file: Result<PathBuf>) -> Result<()> {
         Ok(settings) => (settings, Ok(())),
         Err(error) => (Settings::default(), Err(error)),
     };
+    MISTAKEN.store(outcome.is_err(), Ordering::Relaxed);
     // Once a process; tests that start services in their own come here again.
     let _ = TAKEN_UP.set(overridden(settings, |name| env::var(name).ok()));
     outcome
@@ -47,6 +50,11 @@ pub fn take_up(file: Result<PathBuf>) -> Result<()> {
 /// The settings of this process.
 pub fn get() -> &'static Settings {
     TAKEN_UP.get_or_init(|| overridden(Settings::default(), |name| env::var(name).ok()))
+}
+
+/// Whether the file was not understood, so that these are not what anybody wants.
+pub fn are_mistaken() -> bool {
+    MISTAKEN.load(Ordering::Relaxed)
 }
 
 fn overridden(mut settings: Settings, variable: impl Fn(&str) -> Option<String>) -> Settings {

@@ -12,8 +12,6 @@ pub const NAME: &str = "dev.banger.Network1";
 pub const PATH: &str = "/dev/banger/Network1";
 pub const MANAGER: &str = "dev.banger.Network1.Manager";
 
-/// The bridge that the VMs' network devices are ports of.
-pub const BRIDGE: &str = "br-banger";
 /// What marks a link as banger's, where others have links too (`ip -d link`: alias).
 pub const MARK: &str = "banger";
 
@@ -83,8 +81,9 @@ pub trait Manager {
     /// outside (true).
     fn reserve(&self, holder: &str, options: Dict) -> zbus::Result<Dict>;
 
-    /// Makes the holder's TAP, publishes its ports, and hands the TAP out.
-    fn open_tap(&self, holder: &str, options: Dict) -> zbus::Result<OwnedFd>;
+    /// Makes the holder's TAP, publishes its ports, and hands out the TAP, and the lease as it is now: an address changes
+    /// when the network of the host is set to another.
+    fn open_tap(&self, holder: &str, options: Dict) -> zbus::Result<(OwnedFd, Dict)>;
 
     /// Takes the holder's TAP and published ports away; the lease stays. Repeatable.
     fn close_tap(&self, holder: &str, options: Dict) -> zbus::Result<()>;

@@ -85,7 +85,7 @@ impl Parts {
         let storage = storage::ManagerProxy::new(&self.bus).await.unwrap();
         let (system, work) = storage.open(&self.id, Dict::new()).await.unwrap();
         let network = network::ManagerProxy::new(&self.bus).await.unwrap();
-        let tap = network.open_tap(&self.id, Dict::new()).await.unwrap();
+        let (tap, _) = network.open_tap(&self.id, Dict::new()).await.unwrap();
         [kernel, initramfs, image, system, work, tap].map(OwnedFd::from)
     }
 

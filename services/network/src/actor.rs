@@ -36,7 +36,7 @@ pub(crate) struct SetNat {
 }
 
 #[derive(Message)]
-#[rtype(result = "Result<OwnedFd>")]
+#[rtype(result = "Result<(OwnedFd, Lease)>")]
 pub(crate) struct OpenTap {
     pub(crate) holder: VmId,
 }
@@ -136,15 +136,17 @@ impl Handler<Reserve> for Network {
 }
 
 impl Handler<OpenTap> for Network {
-    type Result = ResponseFuture<Result<OwnedFd>>;
+    type Result = ResponseFuture<Result<(OwnedFd, Lease)>>;
     fn handle(&mut self, message: OpenTap, ctx: &mut Context<Self>) -> Self::Result {
         let opened = self.table.set_open(&message.holder, true);
         self.want();
+        let opened = opened.map(|record| (self.table.lease(&message.holder, &record), record));
         let (effects, me) = (self.effects.clone(), ctx.address());
         Box::pin(async move {
-            let tap = effects.open(message.holder, opened?).await?;
+            let (lease, record) = opened?;
+            let tap = effects.open(message.holder, record).await?;
             banger_bus::post(&me, Watch);
-            Ok(tap)
+            Ok((tap, lease))
         })
     }
 }

@@ -41,11 +41,18 @@ impl Manager {
         Ok(self.door.ask(Reserve { holder: holder.parse()?, uid, ports, nat }).await?.to_dict())
     }
 
-    /// Makes the holder's TAP, publishes its ports, and hands the TAP out.
-    #[zbus(out_args("tap"))]
-    async fn open_tap(&self, #[zbus(header)] header: Header<'_>, holder: &str, options: Dict) -> Result<OwnedFd> {
+    /// Makes the holder's TAP, publishes its ports, and hands out the TAP, and the lease as it is now: an address changes
+    /// when the network of the host is set to another.
+    #[zbus(out_args("tap", "lease"))]
+    async fn open_tap(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        holder: &str,
+        options: Dict,
+    ) -> Result<(OwnedFd, Dict)> {
         let holder = self.service.holder(&header, LEASES, holder, options).await?;
-        Ok(self.door.ask(OpenTap { holder }).await?.into())
+        let (tap, lease) = self.door.ask(OpenTap { holder }).await?;
+        Ok((tap.into(), lease.to_dict()))
     }
 
     /// Takes the holder's TAP and published ports away; the lease stays. Repeatable.

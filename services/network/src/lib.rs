@@ -9,6 +9,7 @@ pub mod plan;
 pub mod pool;
 mod record;
 pub mod render;
+mod renumber;
 mod table;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use banger_schemas::network;
 
 use host::{Bridge, Host, Places, Rootless};
 use perform::Effects;
-use plan::{Plan, Uplink};
+use plan::Uplink;
 use table::Table;
 
 /// Where it is on the bus.
@@ -66,8 +67,11 @@ async fn start_bridge(service: Service, dirs: &Dirs) -> Result<Running> {
         warm: settings.tap_pool_size.map_or(default.warm, usize::from),
         tell_firewalls: settings.tell_firewalls.unwrap_or(default.tell_firewalls),
         bus: Some(service.connection().clone()),
+        note: None,
     };
-    start_on(service, records.clone(), Arc::new(Bridge::new(Plan::of_the_host(), config, records))).await
+    let (plan, note) = renumber::settle(settings, &config, &records).await?;
+    let config = host::bridge::Config { note, ..config };
+    start_on(service, records.clone(), Arc::new(Bridge::new(plan, config, records))).await
 }
 
 fn records(dirs: &Dirs) -> Result<Records> {

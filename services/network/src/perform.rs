@@ -129,7 +129,12 @@ impl Effects {
         let mut rules = self.rules.borrow().clone();
         match self.host.plan().uplink {
             Uplink::Slirp => rules.host = blocking(|| address::of_this_host().map_err(Error::internal)).await?,
-            Uplink::Host => rules.resolver = blocking(|| Ok(resolver::of_this_host())).await?,
+            Uplink::Host => {
+                rules.resolver = match self.host.plan().resolver {
+                    Some(set) => Some(set),
+                    None => blocking(|| Ok(resolver::of_this_host())).await?,
+                }
+            }
         }
         Ok(self.host.apply(&turn.with_departed(rules)).await?)
     }
@@ -238,7 +243,7 @@ impl Effects {
         let mut turn = self.turn.lock().await;
         let open = self.rules.borrow().guests.len();
         if open > 0 {
-            let message = format!("{open} VMs have a network: stop them first (banger vm stop --all)");
+            let message = format!("{open} VMs have a network: stop them first ('banger vm stop')");
             return Err(Error::new(Kind::InUse, message));
         }
         turn.over = true;

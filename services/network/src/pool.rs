@@ -41,7 +41,7 @@ impl Addresses {
         let (first, last) = plan.guests();
         Addresses {
             guests: first.to_bits()..=last.to_bits(),
-            gateway: plan.gateway.to_bits(),
+            gateway: plan.gateway().to_bits(),
             leases: BTreeMap::new(),
             taken: BTreeSet::new(),
             last: last.to_bits(),
@@ -181,12 +181,12 @@ mod tests {
 
     #[test]
     fn a_wider_network_holds_more_and_spares_its_gateway() {
-        let plan = Plan { prefix: 20, gateway: Ipv4Addr::new(172, 16, 2, 1), ..Plan::of_the_host() };
+        let plan = Plan { net: "172.16.2.1/20".parse().unwrap(), ..Plan::of_the_host() };
         let mut pool = Addresses::new(&plan);
         let vm =
             |n: u16| VmId::from_random([0, (n % 32) as u8, (n / 32 % 32) as u8, (n / 1024) as u8, 0, 0, 0, 0, 0, 0]);
         let all: BTreeSet<Ipv4Addr> = (0..4093).map(|n| pool.lease(&vm(n)).unwrap()).collect();
-        assert_eq!((all.len(), all.contains(&plan.gateway)), (4093, false));
+        assert_eq!((all.len(), all.contains(&plan.gateway())), (4093, false));
         assert_eq!(pool.lease(&vm(4093)), Err(PoolError::NoAddress(4093)));
     }
 

@@ -156,7 +156,7 @@ impl Ruleset {
             Uplink::Slirp => self.behind_slirp(plan, text),
             Uplink::Host => self.on_the_host(plan, text),
         }
-        let guests = plan.network();
+        let guests = plan.net.trunc().to_string();
         let own: &[&str] = match plan.uplink {
             Uplink::Slirp => &[&guests, UPLINK_NETWORK],
             Uplink::Host => &[&guests],
@@ -188,7 +188,7 @@ impl Ruleset {
         let published = self.publications.iter().map(|publication| publication.element(plan));
         push_set(text, "set host", "ipv4_addr", self.host.iter().map(Ipv4Addr::to_string));
         push_set(text, "map published", "inet_proto . inet_service : ipv4_addr . inet_service", published);
-        let (bridge, guests, dns) = (&plan.bridge, plan.network(), plan.dns());
+        let (bridge, guests, dns) = (&plan.bridge, plan.net.trunc(), plan.dns());
         let _ = write!(
             text,
             r#"	chain prerouting {{
@@ -233,7 +233,7 @@ impl Ruleset {
         let published = self.publications.iter().map(|publication| publication.element(plan));
         let kind = "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service";
         push_set(text, "map published", kind, published);
-        let (bridge, guests, gateway) = (&plan.bridge, plan.network(), plan.gateway);
+        let (bridge, guests, gateway) = (&plan.bridge, plan.net.trunc(), plan.gateway());
         let resolver = self.resolver.map_or(String::new(), |resolver| {
             format!("\n\t\tiifname \"{bridge}\" ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat to {resolver}")
         });

@@ -42,9 +42,31 @@ impl Table {
             }
         }
         let last = records.all::<Last>().await?.into_iter().find_map(|(_, last)| last.ok()).map(|last| last.0);
-        let held = leases.iter().map(|(vm, lease)| (vm.clone(), lease.address));
+        let last = last.filter(|last| plan.net.contains(last));
+        let (held, moved): (Vec<_>, Vec<_>) =
+            leases.iter().partition(|(_, lease)| lease.open || plan.net.contains(&lease.address));
+        let held = held.into_iter().map(|(vm, lease)| (vm.clone(), lease.address));
         let addresses = Addresses::restore(&plan, held, last).map_err(|e| Error::new(Kind::Corrupt, e.to_string()))?;
-        Ok(Table { plan, addresses, leases })
+        let moved: Vec<VmId> = moved.into_iter().map(|(vm, _)| vm.clone()).collect();
+        let mut table = Table { plan, addresses, leases };
+        for vm in moved {
+            let (lease, last) = table.renumber(&vm)?;
+            records.put("last", &last).await?;
+            records.put(vm.as_str(), &lease).await?;
+        }
+        Ok(table)
+    }
+
+    /// Another address for a VM that had one of another network.
+    fn renumber(&mut self, vm: &VmId) -> Result<(LeaseRecord, Last)> {
+        let address = self.addresses.lease(vm)?;
+        if let Some(lease) = self.leases.get_mut(vm) {
+            lease.address = address;
+            if self.plan.uplink == Uplink::Host {
+                lease.host_address = Some(address);
+            }
+        }
+        Ok((self.get(vm)?, Last(self.addresses.last())))
     }
 
     /// The VM's lease: the one it has, or a new one. `usable` tells whether the host lets us listen at an address.
@@ -132,8 +154,8 @@ impl Table {
     pub(crate) fn lease(&self, vm: &VmId, record: &LeaseRecord) -> Lease {
         Lease {
             address: record.address,
-            prefix: self.plan.prefix,
-            gateway: self.plan.gateway,
+            prefix: self.plan.net.prefix_len(),
+            gateway: self.plan.gateway(),
             dns: vec![self.plan.dns()],
             mac: pool::mac(vm),
             mtu: MTU,
@@ -192,6 +214,30 @@ mod tests {
         assert_ne!((first.address, first.host_address), (other.address, other.host_address));
         assert_ne!(first.ports[0].1, other.ports[0].1);
         assert_eq!(last.0, other.address);
+    }
+
+    #[tokio::test]
+    async fn leases_of_another_network_are_given_addresses_of_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("network.redb")).unwrap();
+        let lease = |address: &str, open| {
+            let address = address.parse().unwrap();
+            LeaseRecord { address, host_address: Some(address), ports: vec![], open, nat: false }
+        };
+        let put = async |vm: &str, lease: &LeaseRecord| records.put(vm, lease).await.unwrap();
+        put("aaaaaaaaaa", &lease("10.7.0.2", true)).await;
+        put("bbbbbbbbbb", &lease("172.16.0.2", false)).await;
+        put("cccccccccc", &lease("172.16.0.9", false)).await;
+        records.put("last", &Last("172.16.0.9".parse().unwrap())).await.unwrap();
+        let plan = Plan { net: "10.7.0.1/29".parse().unwrap(), ..Plan::of_the_host() };
+        let expected = [lease("10.7.0.2", true), lease("10.7.0.3", false), lease("10.7.0.4", false)];
+        for _ in 0..2 {
+            let table = Table::restore(plan.clone(), &records).await.unwrap();
+            assert_eq!(table.leases.values().cloned().collect::<Vec<_>>(), expected);
+        }
+        // One that is open is somebody's who runs: it is not taken away, and is not of this network.
+        put("dddddddddd", &lease("172.16.0.3", true)).await;
+        assert_eq!(Table::restore(plan, &records).await.unwrap_err().kind, Kind::Corrupt);
     }
 
     #[test]

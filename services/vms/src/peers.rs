@@ -136,9 +136,11 @@ impl Peers {
         Lease::from_dict(lease).map(Ok)
     }
 
-    pub(crate) async fn open_tap(&self, vm: &VmId) -> Result<OwnedFd> {
+    /// The VM's device, and its place in the network as it is now.
+    pub(crate) async fn open_tap(&self, vm: &VmId) -> Result<(Lease, OwnedFd)> {
         let network = self.network().await?;
-        Ok(call!(self, "making the network device", network.open_tap(vm.as_str(), options()))?.into())
+        let (tap, lease) = call!(self, "making the network device", network.open_tap(vm.as_str(), options()))?;
+        Ok((Lease::from_dict(lease)?, tap.into()))
     }
 
     pub(crate) async fn set_nat(&self, vm: &VmId, nat: bool) -> Result<()> {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use banger_bus::netlink::Listener;
 use banger_schemas::error::{Error, Kind, Result};
-use banger_schemas::network::{BRIDGE, MARK};
+use banger_schemas::network::MARK;
+
+const LINKS: &str = "/sys/class/net";
 
 /// Listens to the kernel from before the first look.
 #[derive(Debug)]
@@ -19,11 +21,10 @@ impl Bridge {
         Ok(Bridge { links: Listener::links().map_err(failed)? })
     }
 
-    /// Its index, which no other link of this boot has had; none of a link that is another's.
+    /// Its index, which no other link of this boot has had. Its name is as a host has it set; it is told by its mark.
     pub(crate) fn index(&self) -> Option<i32> {
-        let link = Path::new("/sys/class/net").join(BRIDGE);
-        let read = |name| fs::read_to_string(link.join(name)).ok();
-        (read("ifalias")?.trim() == MARK).then(|| read("ifindex")?.trim().parse().ok())?
+        let links = fs::read_dir(LINKS).ok()?;
+        links.filter_map(|link| index_of_ours(&link.ok()?.path())).min()
     }
 
     /// Comes back when it is no longer this one.
@@ -36,4 +37,9 @@ impl Bridge {
             }
         }
     }
+}
+
+fn index_of_ours(link: &Path) -> Option<i32> {
+    let read = |name| fs::read_to_string(link.join(name)).ok();
+    (link.join("bridge").is_dir() && read("ifalias")?.trim() == MARK).then(|| read("ifindex")?.trim().parse().ok())?
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use banger_schemas::network::MARK;
 use futures_util::TryStreamExt;
+use ipnet::Ipv4Net;
 use nix::libc;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -122,8 +123,8 @@ impl Links {
         Ok(all.iter().filter_map(link_of).collect())
     }
 
-    /// Every IPv4 address, with its prefix and its link's index.
-    pub async fn addresses(&self) -> Result<Vec<(Ipv4Addr, u8, u32)>, Error> {
+    /// Every IPv4 address, with the prefix of its network and its link's index.
+    pub async fn addresses(&self) -> Result<Vec<(Ipv4Net, u32)>, Error> {
         let all: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await.map_err(|e| failed("listing addresses", &e))?;
         Ok(all.iter().filter_map(address_of).collect())
@@ -184,12 +185,12 @@ fn link_of(link: &LinkMessage) -> Option<Link> {
     })
 }
 
-fn address_of(message: &AddressMessage) -> Option<(Ipv4Addr, u8, u32)> {
+fn address_of(message: &AddressMessage) -> Option<(Ipv4Net, u32)> {
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
         _ => None,
     })?;
-    Some((address, message.header.prefix_len, message.header.index))
+    Some((Ipv4Net::new(address, message.header.prefix_len).ok()?, message.header.index))
 }
 
 fn is(error: &rtnetlink::Error, errno: i32) -> bool {

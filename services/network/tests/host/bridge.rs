@@ -116,7 +116,7 @@ async fn a_tap_is_kept_isolated_and_nobody_elses() {
     let Some(host) = Scratch::new(Config::default()) else { return };
     host.bridge.ensure().await.unwrap();
     let (a, b) = (guest(&vm("aaaaaaaaaa"), 2, Reach::Internet), guest(&vm("bbbbbbbbbb"), 3, Reach::Internet));
-    let gateway = host.bridge.plan().gateway;
+    let gateway = host.bridge.plan().gateway();
     host.bridge.apply(&rules(&[&a, &b])).await.unwrap();
     let tap = host.bridge.add_tap(&a.vm).await.unwrap();
     soon("warm TAPs", || async { host.run("ip -o link").matches("bg-warm").count() == 2 }).await;
@@ -147,7 +147,7 @@ async fn a_tap_is_kept_isolated_and_nobody_elses() {
 
 #[tokio::test]
 async fn the_thousandth_guest_comes_as_quickly_as_the_tenth() {
-    let plan = Plan { prefix: 20, ..Plan::of_the_host() };
+    let plan = Plan { net: "172.16.0.1/20".parse().unwrap(), ..Plan::of_the_host() };
     let Some(host) = Scratch::with(plan, Config { warm: 0, ..Config::default() }) else { return };
     host.bridge.ensure().await.unwrap();
     let mut rules = Ruleset::default();

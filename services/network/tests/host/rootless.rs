@@ -171,7 +171,7 @@ async fn a_tap_works_from_outside_and_is_isolated() {
     let (vm_a, vm_b) = (vm("aaaaaaaaaa"), vm("bbbbbbbbbb"));
     let (guest_a, guest_b) = (guest(&vm_a, 2, Reach::Internet), guest(&vm_b, 3, Reach::Internet));
     let (tap_a, tap_b) = (network.host.add_tap(&vm_a).await.unwrap(), network.host.add_tap(&vm_b).await.unwrap());
-    let gateway = Plan::rootless().gateway;
+    let gateway = Plan::rootless().gateway();
 
     // Without rules: nothing.
     ask_who_has(&tap_a, guest_a.mac, guest_a.address, gateway);

@@ -185,14 +185,12 @@ impl Tools {
             return Ok(None);
         }
         let connected = async {
-            let lease = match &record.lease {
-                Some(lease) => Ok(lease.clone()),
-                None => self.peers.reserve(record).await?,
-            };
-            match lease {
-                Ok(lease) => Ok(Ok((lease, self.peers.open_tap(&record.id).await?))),
-                Err(refusal) => Ok(Err(refusal)),
+            if record.lease.is_none()
+                && let Err(refusal) = self.peers.reserve(record).await?
+            {
+                return Ok(Err(refusal));
             }
+            self.peers.open_tap(&record.id).await.map(Ok)
         };
         connected.await.unwrap_or_else(|error: Error| Err(error.message)).map(Some)
     }

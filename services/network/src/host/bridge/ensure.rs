@@ -24,6 +24,7 @@ impl Bridge {
             }
         }
         state.notes = firewalls::ensure(&self.config, &self.plan.bridge, &self.records, &mut mended).await?;
+        state.notes.extend(self.config.note.clone());
         (state.up, state.whole) = (true, true);
         let State { notes, .. } = &*state;
         Ok(Ensured { namespace: change, uplink: change, mended, notes: notes.clone(), ..Ensured::default() })
@@ -37,7 +38,7 @@ impl Bridge {
             None => Change::Made,
         };
         self.room(&links).await?;
-        links.bridge(name, self.plan.gateway, self.plan.prefix).await?;
+        links.bridge(name, self.plan.gateway(), self.plan.net.prefix_len()).await?;
         if change == Change::Made {
             forward::without_ipv6(name)?;
             self.warm.clear();
@@ -54,11 +55,11 @@ impl Bridge {
     /// Whether nobody else has an address in our network.
     pub(super) async fn room(&self, links: &Links) -> Result<(), Error> {
         let own = links.get(&self.plan.bridge).await?.map(|link| link.index);
-        for (address, prefix, index) in links.addresses().await? {
-            if Some(index) != own && self.plan.overlaps(address, prefix) {
+        for (address, index) in links.addresses().await? {
+            if Some(index) != own && self.plan.overlaps(address) {
                 let link = links.all().await?.into_iter().find(|link| link.index == index);
                 let link = link.map_or_else(|| "a link".to_owned(), |link| link.name);
-                return Err(Refusal::NetworkTaken { link, address: format!("{address}/{prefix}") }.into());
+                return Err(Refusal::NetworkTaken { link, address: address.to_string() }.into());
             }
         }
         Ok(())

@@ -40,11 +40,13 @@ pub struct Config {
     pub tell_firewalls: bool,
     /// Where firewalld is.
     pub bus: Option<zbus::Connection>,
+    /// Told with what the host lacks.
+    pub note: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { warm: 2, tell_firewalls: true, bus: None }
+        Config { warm: 2, tell_firewalls: true, bus: None, note: None }
     }
 }
 

@@ -17,7 +17,7 @@ impl Rootless {
         // A holder that lives may still be half-made.
         let base = vec![
             Op::RulesIfNone { text: rules },
-            Op::Base { bridge: plan.bridge.clone(), address: plan.gateway.octets(), prefix: plan.prefix },
+            Op::Base { bridge: plan.bridge.clone(), address: plan.gateway().octets(), prefix: plan.net.prefix_len() },
         ];
         let recorded = self.recorded()?;
         if let Some(holder) = recorded.as_ref().filter(|holder| holder.alive()) {

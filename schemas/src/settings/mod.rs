@@ -1,14 +1,28 @@
 //! What the file of settings may say, as TOML (docs/settings.md). Every key may be absent, and then the service decides.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use ipnet::Ipv4Net;
 use serde::Deserialize;
 use toml::de::DeTable;
+
+mod network;
+
+pub use network::{LinkName, Subnet};
 
 /// All keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Settings {
+    /// The address of the bridge, machines' gateway: in place of the first of their network.
+    pub bridge_ip: Option<Ipv4Addr>,
+    /// The name of the bridge that machines' devices are ports of.
+    pub bridge_name: Option<LinkName>,
+    /// The network that machines are in.
+    pub cidr: Option<Subnet>,
+    /// Whom machines' questions for names are led on to, in place of whom this host asks.
+    pub default_dns: Option<Ipv4Addr>,
     /// The Firecracker to use, in place of one that is found.
     pub firecracker_bin: Option<PathBuf>,
     /// How long the background process of embedded mode stays when nothing needs it.
@@ -26,8 +40,19 @@ pub struct Settings {
 }
 
 /// The names of those.
-const KEYS: [&str; 7] =
-    ["firecracker_bin", "linger_seconds", "log_level", "mirrors", "tap_pool_size", "tell_firewalls", "templates"];
+const KEYS: [&str; 11] = [
+    "bridge_ip",
+    "bridge_name",
+    "cidr",
+    "default_dns",
+    "firecracker_bin",
+    "linger_seconds",
+    "log_level",
+    "mirrors",
+    "tap_pool_size",
+    "tell_firewalls",
+    "templates",
+];
 /// Less alike than this is another word (Jaro-Winkler; clap takes the same).
 const ALIKE: f64 = 0.7;
 
@@ -51,11 +76,27 @@ impl Settings {
             return Err(SettingsError { line: line(key.span().start), message: unknown(key.get_ref()) });
         }
         let settings: Settings = toml::from_str(text).map_err(refused)?;
-        if settings.firecracker_bin.as_ref().is_some_and(|path| path.is_relative()) {
-            let at = table.keys().find(|key| key.get_ref() == "firecracker_bin").map_or(0, |key| key.span().start);
-            return Err(SettingsError { line: line(at), message: "firecracker_bin must be a full path".to_owned() });
+        if let Some((key, message)) = settings.mistake() {
+            let at = table.keys().find(|known| known.get_ref() == key).map_or(0, |known| known.span().start);
+            return Err(SettingsError { line: line(at), message: format!("{key}: {message}") });
         }
         Ok(settings)
+    }
+
+    /// The bridge's own address, with the prefix of machines' network.
+    pub fn bridge_address(&self) -> Result<Ipv4Net, String> {
+        self.cidr.unwrap_or_default().bridge(self.bridge_ip)
+    }
+
+    /// What does not follow from a value's type.
+    fn mistake(&self) -> Option<(&'static str, String)> {
+        if self.firecracker_bin.as_ref().is_some_and(|path| path.is_relative()) {
+            return Some(("firecracker_bin", "it must be a full path".to_owned()));
+        }
+        if self.default_dns.is_some_and(|dns| dns.is_loopback() || dns.is_unspecified() || dns.is_multicast()) {
+            return Some(("default_dns", "machines cannot be led on to this address".to_owned()));
+        }
+        self.bridge_address().err().map(|message| ("bridge_ip", message))
     }
 }
 
@@ -75,11 +116,16 @@ mod tests {
     #[test]
     fn every_key_is_read_and_may_be_absent() {
         assert_eq!(Settings::parse(""), Ok(Settings::default()));
-        let text = "firecracker_bin = '/usr/local/bin/firecracker'\nlinger_seconds = 5\nlog_level = 'debug'\n\
+        let text = "bridge_ip = '10.7.0.2'\nbridge_name = 'br7'\ncidr = '10.7.0.0/24'\ndefault_dns = '10.9.9.9'\n\
+                    firecracker_bin = '/usr/local/bin/firecracker'\nlinger_seconds = 5\nlog_level = 'debug'\n\
                     mirrors = ['http://one.example/debian', 'deb http://two.example trixie main']\n\
                     tap_pool_size = 4\ntell_firewalls = false # a comment\ntemplates = false\n";
         assert_eq!(text.lines().count(), KEYS.len());
         let expected = Settings {
+            bridge_ip: Some(Ipv4Addr::new(10, 7, 0, 2)),
+            bridge_name: Some("br7".to_owned().try_into().unwrap()),
+            cidr: Some("10.7.0.0/24".to_owned().try_into().unwrap()),
+            default_dns: Some(Ipv4Addr::new(10, 9, 9, 9)),
             firecracker_bin: Some("/usr/local/bin/firecracker".into()),
             linger_seconds: Some(5),
             log_level: Some("debug".into()),
@@ -98,14 +144,23 @@ mod tests {
             told("templates = true\nfirecraker_bin = '/x'"),
             "line 2: there is no setting 'firecraker_bin': did you mean 'firecracker_bin'?"
         );
-        assert!(
-            told("web_listen = 1").starts_with("line 1: there is no setting 'web_listen': there are firecracker_bin,")
-        );
+        assert!(told("web_listen = 1").starts_with("line 1: there is no setting 'web_listen': there are bridge_ip,"));
         assert!(told("\n\ntap_pool_size = 'many'").starts_with("line 3: invalid type"));
         assert!(told("tap_pool_size = 1000").starts_with("line 1: invalid value"));
         assert!(told("templates =").starts_with("line 1: "));
         assert!(told("templates = true\ntemplates = true").starts_with("line 2: duplicate key"));
         assert!(told("[network]\nx = 1").contains("no setting 'network'"));
-        assert_eq!(told("\nfirecracker_bin = 'bin/firecracker'"), "line 2: firecracker_bin must be a full path");
+        assert_eq!(told("\nfirecracker_bin = 'bin/firecracker'"), "line 2: firecracker_bin: it must be a full path");
+        assert_eq!(
+            told("cidr = '10.1.2.3/16'"),
+            "line 1: 10.1.2.3/16 is an address in a network: do you mean 10.1.0.0/16?"
+        );
+        assert!(told("templates = true\nbridge_name = 'a b'").starts_with("line 2: \"a b\" is no name for a link"));
+        assert!(
+            told("bridge_ip = '10.0.0.1'")
+                .starts_with("line 1: bridge_ip: 10.0.0.1 is no address that a bridge of 172")
+        );
+        assert!(told("bridge_ip = '10.0.0'").starts_with("line 1: invalid IPv4 address"));
+        assert!(told("\ndefault_dns = '127.0.0.53'").starts_with("line 2: default_dns: machines cannot"));
     }
 }
