@@ -79,7 +79,7 @@ test: EXTRA_PACKAGES := $(TEST_PACKAGES)
 test: packages nextest build ## Everything CI runs: lints, unit tests, real machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	cargo nextest run --workspace --all-features --profile ci
+	cargo nextest run --workspace --all-features --profile $(if $(BANGER_TEST_FULL),full,ci)
 	$(MAKE) --no-print-directory fuzz
 	$(MAKE) --no-print-directory deny
 

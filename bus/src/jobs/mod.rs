@@ -9,7 +9,7 @@ mod follow;
 mod kept;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,6 +21,7 @@ use banger_schemas::options::Dict;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use zbus::fdo::DBusProxy;
 use zbus::wire::{ObjectPath, OwnedObjectPath};
 
@@ -34,8 +35,8 @@ use kept::{End, Folder, Kept};
 
 /// How long a job that has ended can be asked for its result.
 const RETENTION: Duration = Duration::from_secs(600);
-/// Ended jobs that are kept at once.
-const KEPT: usize = 256;
+/// Ended jobs of one owner that are kept at once: who makes many loses their own, and nobody else's.
+const KEPT: usize = 64;
 
 /// A job as it stands.
 #[derive(Debug, Clone)]
@@ -53,14 +54,22 @@ struct Shared {
     path: OwnedObjectPath,
     snapshot: watch::Sender<Snapshot>,
     cancel: Notify,
-    /// What is kept of it, and where.
-    kept: OnceLock<(Folder, Kept)>,
+    /// Too many have ended since.
+    surplus: Notify,
+    /// What is kept of it, and where, until it ends.
+    kept: Mutex<Option<(Folder, Kept)>>,
 }
 
 impl Shared {
     fn new(kind: Cow<'static, str>, owner: u32, path: OwnedObjectPath, snapshot: Snapshot) -> Self {
         let snapshot = watch::Sender::new(snapshot);
-        Shared { kind, owner, path, snapshot, cancel: Notify::new(), kept: OnceLock::new() }
+        Shared { kind, owner, path, snapshot, cancel: Notify::new(), surplus: Notify::new(), kept: Mutex::default() }
+    }
+
+    fn keep(&self, folder: Folder, kept: Kept) {
+        if let Ok(mut place) = self.kept.lock() {
+            *place = Some((folder, kept));
+        }
     }
 
     fn set_progress(&self, progress: Progress) {
@@ -93,9 +102,9 @@ impl Shared {
                 }
             }
             // Before anybody hears of it.
-            if let Some((folder, kept)) = self.kept.get() {
+            if let Some((folder, kept)) = self.kept.lock().ok().and_then(|mut kept| kept.take()) {
                 let end = End::new(s.state, s.result.clone(), s.error.as_ref());
-                folder.put(&Kept { end: Some(end), ..kept.clone() });
+                folder.put(&Kept { end: Some(end), ..kept });
             }
             metrics::job_ended(&self.kind, s.state.as_str());
             true
@@ -111,7 +120,8 @@ pub struct Jobs {
     callers: Callers,
     authorizer: Arc<dyn Authorizer>,
     next: Arc<AtomicU64>,
-    ended: Arc<Mutex<VecDeque<OwnedObjectPath>>>,
+    /// By their owners, the oldest first.
+    ended: Arc<Mutex<BTreeMap<u32, VecDeque<Arc<Shared>>>>>,
     folder: Arc<OnceLock<Folder>>,
 }
 
@@ -152,7 +162,7 @@ impl Jobs {
             let runs = snapshot.state == State::Running;
             let shared = Shared::new(Cow::Owned(kept.kind.clone()), kept.owner, path.into(), snapshot);
             let work = serde_json::from_value(kept.work.clone());
-            drop(shared.kept.set((folder.clone(), kept)));
+            shared.keep(folder.clone(), kept);
             let job = self.publish(shared).await?;
             match work {
                 Ok(work) if runs => interrupted.push((work, job)),
@@ -184,27 +194,24 @@ impl Jobs {
     async fn retire_when_old(self, shared: Arc<Shared>) {
         let mut changes = shared.snapshot.subscribe();
         drop(changes.wait_for(|s| s.state != State::Running).await);
-        let surplus = {
-            let Ok(mut ended) = self.ended.lock() else { return };
-            ended.push_back(shared.path.clone());
-            if ended.len() > KEPT { ended.pop_front() } else { None }
-        };
-        if let Some(path) = surplus {
-            self.remove(&path).await;
-        }
-        tokio::time::sleep(RETENTION).await;
-        self.remove(&shared.path).await;
-    }
-
-    async fn remove(&self, path: &OwnedObjectPath) {
         if let Ok(mut ended) = self.ended.lock() {
-            ended.retain(|p| p != path);
+            let own = ended.entry(shared.owner).or_default();
+            own.push_back(shared.clone());
+            if own.len() > KEPT {
+                own.pop_front().inspect(|oldest| oldest.surplus.notify_one());
+            }
+        }
+        // Who sleeps on holds all that is known of the job.
+        drop(timeout(RETENTION, shared.surplus.notified()).await);
+        if let Ok(mut ended) = self.ended.lock() {
+            ended.values_mut().for_each(|own| own.retain(|job| job.path != shared.path));
+            ended.retain(|_, own| !own.is_empty());
         }
         if let Some(folder) = self.folder.get() {
-            folder.remove(path.as_str());
+            folder.remove(shared.path.as_str());
         }
         // Gone already is as good.
-        drop(self.tree.retire::<face::JobFace>(path).await);
+        drop(self.tree.retire::<face::JobFace>(&shared.path).await);
     }
 }
 
@@ -235,7 +242,7 @@ impl Job {
         let (bus, path, kind) = (folder.bus().to_owned(), path.to_string(), kind.to_string());
         let kept = Kept { bus, path, kind, owner: *owner, work, end: None };
         folder.put(&kept);
-        drop(self.shared.kept.set((folder.clone(), kept)));
+        self.shared.keep(folder.clone(), kept);
     }
 
     /// What the job does now.
@@ -247,10 +254,16 @@ impl Job {
         self.shared.set_progress(progress);
     }
 
-    /// Returns when somebody has asked the job to stop.
-    pub fn canceled(&self) -> impl Future<Output = ()> + use<> {
+    /// Whether somebody asks the job to stop: told when that happens, or when the job ends without.
+    pub fn canceled(&self) -> impl Future<Output = bool> + use<> {
         let shared = self.shared.clone();
-        async move { shared.cancel.notified().await }
+        async move {
+            let mut changes = shared.snapshot.subscribe();
+            tokio::select! {
+                () = shared.cancel.notified() => true,
+                _ = changes.wait_for(|s| s.state != State::Running) => false,
+            }
+        }
     }
 
     /// A way to report progress from elsewhere (a worker thread), without the right to end the job.

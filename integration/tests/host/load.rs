@@ -180,6 +180,32 @@ fn who_reads_neither_signals_nor_jobs_holds_nobody_up() {
 
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
+fn who_ends_many_jobs_loses_their_own_and_nobody_elses() {
+    const PULLS: &str = "for _ in $(seq 70); do busctl call dev.banger.Images1 /dev/banger/Images1 \
+                         dev.banger.Images1.Manager Pull 'sa{sv}' debian-tiny 0; done";
+    let host = host();
+    let pulls = |who: Who| {
+        let said = host.ok_as(who, ["sh", "-c", PULLS]);
+        said.lines().map(|line| line.trim_start_matches("o ").trim_matches('"').to_owned()).collect::<Vec<_>>()
+    };
+    let state = |who: Who, job: &str| {
+        host.run_as(who, ["busctl", "get-property", "dev.banger.Images1", job, "dev.banger.Job1", "State"]).stdout
+    };
+    let theirs = pulls(ALICE);
+    within(PATIENCE, "only the last are kept", || state(ALICE, &theirs[5]).is_empty());
+    let mine = pulls(Who::Root);
+    within(PATIENCE, "only the last are kept", || state(Who::Root, &mine[5]).is_empty());
+    for (who, jobs) in [(ALICE, theirs), (Who::Root, mine)] {
+        assert_eq!(
+            (state(who, &jobs[6]), state(who, &jobs[69])),
+            ("s \"done\"\n".into(), "s \"done\"\n".into()),
+            "{who}"
+        );
+    }
+}
+
+#[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn one_command_does_away_with_more_machines_than_a_connection_may_have_questions() {
     let host = host();
     withstand(&host, GROWTH, || {

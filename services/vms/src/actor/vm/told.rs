@@ -13,8 +13,9 @@ use crate::lifecycle::{After, Event, Goal, State};
 pub(super) fn watch_cancel(job: &Job, actor: Addr<VmActor>) {
     let (canceled, path) = (job.canceled(), job.path());
     tokio::spawn(async move {
-        canceled.await;
-        post(&actor, JobCanceled { job: path });
+        if canceled.await {
+            post(&actor, JobCanceled { job: path });
+        }
     });
 }
 
