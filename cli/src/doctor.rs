@@ -1,9 +1,11 @@
 //! `banger doctor`: how banger runs here, what is missing or slower, and the command that cures it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use banger_bus::settings;
 use banger_schemas::error::Error;
+use banger_schemas::options::Dict;
 use banger_schemas::{dns, images, network, storage};
 
 use crate::authorize::Ask;
@@ -148,12 +150,34 @@ async fn disk(client: &Client) -> Result<Row, Error> {
 
 async fn kept(client: &Client) -> Result<Row, Error> {
     let images = images::ManagerProxy::new(&client.bus).await?;
-    let here = images.list(Default::default()).await?.len();
-    let found = format!("{here} here");
-    Ok(match here {
-        0 => Row::new(Verdict::Warn, "images", found, "the first 'banger vm run' builds one, which takes minutes"),
-        _ => Row::new(Verdict::Pass, "images", found, ""),
+    let (here, kernels) = (images.list(Default::default()).await?, images.list_kernels(Default::default()).await?);
+    let found = format!("{} here", here.len());
+    if here.is_empty() {
+        let cure = "the first 'banger vm run' builds one, which takes minutes";
+        return Ok(Row::new(Verdict::Warn, "images", found, cure));
+    }
+    let pulls: Vec<String> = [("image", here), ("kernel", kernels)]
+        .into_iter()
+        .flat_map(|(word, rows)| pulls_of_outdated(word, &rows))
+        .collect();
+    Ok(match pulls.as_slice() {
+        [] => Row::new(Verdict::Pass, "images", found, ""),
+        _ => {
+            let found = format!("{found}; {} made by an older banger's recipe", pulls.len());
+            Row::new(Verdict::Warn, "images", found, pulls.join(" "))
+        }
     })
+}
+
+/// Commands for names whose newest build is by a recipe that has changed since. The newest of a name comes last.
+fn pulls_of_outdated(word: &str, rows: &[Dict]) -> Vec<String> {
+    let of = |row| -> Option<(&str, bool)> {
+        let row: &Dict = row;
+        Some((row.get("name")?.downcast_ref().ok()?, row.get("outdated")?.downcast_ref().ok()?))
+    };
+    let newest: BTreeMap<&str, bool> = rows.iter().filter_map(of).collect();
+    let outdated = newest.into_iter().filter(|(_, outdated)| *outdated);
+    outdated.map(|(name, _)| format!("'banger {word} pull {name}'")).collect()
 }
 
 async fn templates(client: &Client) -> Result<Row, Error> {

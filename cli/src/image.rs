@@ -25,7 +25,7 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Fetch or build an image
+    /// Fetch or build an image, again if its recipe has changed
     Pull {
         /// Its name
         name: String,
@@ -43,7 +43,7 @@ pub(crate) enum KernelCommand {
     /// List kernels
     #[command(visible_alias = "ls")]
     List(List),
-    /// Fetch or build a kernel
+    /// Fetch or build a kernel, again if its recipe has changed
     Pull {
         /// Its name
         name: String,
@@ -86,7 +86,7 @@ pub(crate) async fn run_image(command: ImageCommand, ask: Ask) -> Result<(), Fai
             print_fields(&fields(&image), json)
         }
         ImageCommand::Pull { name } => {
-            let job = client.call(images.inner(), "Pull", &(&name, options())).await?;
+            let job = client.call(images.inner(), "Pull", &(&name, renewed())).await?;
             pulled(&client, job, &name).await
         }
         ImageCommand::Delete { name } => {
@@ -105,7 +105,7 @@ pub(crate) async fn run_kernel(command: KernelCommand, ask: Ask) -> Result<(), F
             table(&rows, args.json)
         }
         KernelCommand::Pull { name } => {
-            let job = client.call(images.inner(), "PullKernel", &(&name, options())).await?;
+            let job = client.call(images.inner(), "PullKernel", &(&name, renewed())).await?;
             pulled(&client, job, &name).await
         }
         KernelCommand::Delete { name } => {
@@ -113,6 +113,12 @@ pub(crate) async fn run_kernel(command: KernelCommand, ask: Ask) -> Result<(), F
             out(&format!("{name} deleted\n"))
         }
     }
+}
+
+/// Who asks for it by name wants it as it is made now.
+fn renewed() -> Dict {
+    let renew = DictBuilder::default().set("renew", true).build();
+    options().into_iter().chain(renew).collect()
 }
 
 fn available(args: &List) -> Dict {

@@ -20,15 +20,16 @@ pub const DEFAULT_KERNEL: &str = "debian-bookworm-cloud";
     default_path = "/dev/banger/Images1"
 )]
 pub trait Manager {
-    /// Makes an image available: at once if it is there already, else by its recipe. Requests for the same image
-    /// share one build. Returns a job.
+    /// Makes an image available: at once if it is there already, else by its recipe; with `renew b`, also if its recipe
+    /// says something else by now. Requests for the same image share one build. Returns a job.
     fn pull(&self, name: &str, options: Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// The same for a kernel.
     fn pull_kernel(&self, name: &str, options: Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Images: those that are here, and with `available b` those that can be had. Each: `name s`, `available b`,
-    /// `digest s`, `size t` (bytes), `created t` (seconds since the epoch), `source s`, `users as` (VM ids).
+    /// `digest s`, `size t` (bytes), `created t` (seconds since the epoch), `source s`, `users as` (VM ids), `outdated b`
+    /// (its recipe says something else by now).
     fn list(&self, options: Dict) -> zbus::Result<Vec<Dict>>;
 
     /// Kernels, in the same form, with `version s`.

@@ -87,7 +87,8 @@ pub struct Launch {
     pub tap: bool,
     /// A client's pidfd comes along: when that process ends, the VM ends.
     pub leased: bool,
-    /// A file comes along: what the console remembers is written there when the VMM has ended.
+    /// A file comes along: the console begins with what is in it, and what it remembers is written there when the VMM has
+    /// ended.
     pub keeps_console: bool,
     /// Nothing on the disks has to outlive a crash of the host: the guest's flushes are not waited for.
     pub volatile: bool,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod budget;
+mod catalog;
 mod damage;
 mod embedded;
 mod exec;
@@ -14,4 +15,5 @@ mod network;
 mod survive;
 mod templates;
 mod trace;
+mod twins;
 mod workspace;

@@ -13,6 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::twins;
+
 const RUN: [&str; 5] = ["vm", "run", "--rm", "--image", "debian-tiny"];
 
 fn with_templates() -> Banger {
@@ -94,8 +96,12 @@ fn five_machines_of_one_template_are_no_twins_and_it_holds_no_secret() {
             assert!(seen.insert(fact.clone()), "{name} is another's twin: {fact}");
         }
     }
+    twins::number_their_bytes_alike_in_nothing(&banger, &names);
     let off = names.map(|name| clock_is_off(&banger, name));
     println!("clocks are off by {off:?}");
+
+    // The boot that they have behind them is theirs to read, as in their kernels' logs.
+    assert!(banger.ok(["vm", "logs", "b"]).starts_with("[    0.000000] Linux version"));
 
     // What they have in memory is theirs, whatever becomes of the template.
     banger.sh("a", "echo kept >/root/file");
@@ -105,6 +111,8 @@ fn five_machines_of_one_template_are_no_twins_and_it_holds_no_secret() {
         banger.sh(name, "find /usr -type f | head -300 | xargs cat >/dev/null");
     }
     banger.ok(["vm", "stop", "a"]);
+    let said = banger.ok(["vm", "logs", "a"]);
+    assert!(said.starts_with("[    0.000000] Linux version") && said.contains("reboot: "), "{said}");
     banger.ok(["vm", "start", "a"]);
     assert_eq!(started(&banger, "a"), ("boot".into(), "its disks have been used".into()));
     assert_eq!(banger.sh("a", "cat /root/file; dmesg | grep -ci 'ext4.*error' || true"), "kept\n0\n");

@@ -21,6 +21,7 @@ use crate::record::Claim;
 
 /// A build over a slow line.
 const BUILD: Duration = Duration::from_secs(3600);
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// Makes something available.
 #[derive(Message)]
@@ -28,6 +29,8 @@ const BUILD: Duration = Duration::from_secs(3600);
 pub(crate) struct Pull {
     pub(crate) class: Class,
     pub(crate) name: String,
+    /// What is here must be made by the recipe as it is now.
+    pub(crate) renew: bool,
     pub(crate) job: Job,
 }
 
@@ -134,14 +137,16 @@ impl Images {
             .set("source", entry.source.as_str())
             .set_some("version", (!entry.version.is_empty()).then_some(entry.version.as_str()))
             .set("users", self.users(entry))
+            .set("outdated", entry.outdated)
             .build()
     }
 
     fn build(&mut self, what: What, job: Job, ctx: &mut Context<Self>) {
         let (canceled, path, key, me) = (job.canceled(), job.path(), what.clone(), ctx.address());
         tokio::spawn(async move {
-            canceled.await;
-            post(&me, PullCanceled { what: key, job: path });
+            if canceled.await {
+                post(&me, PullCanceled { what: key, job: path });
+            }
         });
         if let Some(build) = self.builds.get_mut(&what) {
             if let Ok(mut listeners) = build.listeners.lock() {
@@ -180,6 +185,21 @@ impl Images {
         for job in build.jobs {
             job.finish(outcome.clone());
         }
+        self.forget_older(ctx);
+    }
+
+    /// Removes what there is a newer build of, and no VM stands on.
+    fn forget_older(&mut self, ctx: &mut Context<Self>) {
+        let newest = |entry: &Entry| self.find(entry.class, &entry.name).is_some_and(|e| e.digest == entry.digest);
+        let (kept, older): (Vec<_>, Vec<_>) =
+            self.entries.iter().cloned().partition(|entry| newest(entry) || !self.users(entry).is_empty());
+        self.entries = kept;
+        if older.is_empty() {
+            return;
+        }
+        let catalog = self.catalog.clone();
+        let remove = blocking(move || older.iter().try_for_each(|entry| catalog.remove(entry.class, &entry.digest)));
+        run(ctx, "removing older builds", REMOVAL, remove, |_, _, _| ());
     }
 }
 
@@ -194,7 +214,8 @@ impl Actor for Images {
 impl Handler<Pull> for Images {
     type Result = Result<()>;
     fn handle(&mut self, message: Pull, ctx: &mut Context<Self>) -> Result<()> {
-        if let Some(entry) = self.find(message.class, &message.name) {
+        let found = self.find(message.class, &message.name);
+        if let Some(entry) = found.filter(|entry| !(message.renew && entry.outdated)) {
             message.job.finish(Ok(self.describe(entry)));
         } else if recipes(message.class).contains(&message.name.as_str()) {
             self.build((message.class, message.name), message.job, ctx);
@@ -302,8 +323,10 @@ impl Handler<Open> for Images {
 
 impl Handler<Release> for Images {
     type Result = ResponseFuture<Result<()>>;
-    fn handle(&mut self, message: Release, _: &mut Context<Self>) -> Self::Result {
-        self.claims.remove(&message.holder);
+    fn handle(&mut self, message: Release, ctx: &mut Context<Self>) -> Self::Result {
+        if self.claims.remove(&message.holder).is_some() {
+            self.forget_older(ctx);
+        }
         let records = self.records.clone();
         Box::pin(async move { records.delete::<Claim>(message.holder.as_str()).await })
     }

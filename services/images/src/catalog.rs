@@ -51,6 +51,8 @@ pub(crate) struct Entry {
     pub(crate) source: String,
     /// Of a kernel: as `uname -r` says.
     pub(crate) version: String,
+    /// Made by a recipe that says something else by now.
+    pub(crate) outdated: bool,
 }
 
 /// The stores of a host.
@@ -128,15 +130,28 @@ impl Catalog {
         Ok(match class {
             Class::Image => {
                 let manifest: ImageManifest = self.images.manifest(&digest)?;
-                let source = ImageRecipe::find(&manifest.recipe).map_or(String::new(), |r| describe(r.suite));
+                let recipe = ImageRecipe::find(&manifest.recipe);
+                let source = recipe.map_or(String::new(), |r| describe(r.suite));
+                let outdated = recipe.is_some_and(|r| manifest.recipe_digest != Some(r.digest()));
                 let size = manifest.image.size;
-                Entry { class, name: manifest.recipe, digest, size, created, source, version: String::new() }
+                Entry { class, name: manifest.recipe, digest, size, created, source, version: String::new(), outdated }
             }
             Class::Kernel => {
                 let manifest: KernelManifest = self.kernels.manifest(&digest)?;
-                let source = KernelRecipe::find(&manifest.recipe).map_or(String::new(), |r| describe(r.suite));
+                let recipe = KernelRecipe::find(&manifest.recipe);
+                let source = recipe.map_or(String::new(), |r| describe(r.suite));
+                let outdated = recipe.is_some_and(|r| manifest.recipe_digest != Some(r.digest()));
                 let size = manifest.vmlinux.size + manifest.modules.size;
-                Entry { class, name: manifest.recipe, digest, size, created, source, version: manifest.release }
+                Entry {
+                    class,
+                    name: manifest.recipe,
+                    digest,
+                    size,
+                    created,
+                    source,
+                    version: manifest.release,
+                    outdated,
+                }
             }
         })
     }

@@ -1,6 +1,6 @@
 //! The D-Bus face of the catalog.
 
-use banger_bus::{Caller, Door, Service};
+use banger_bus::{Door, Service};
 use banger_schemas::ImageName;
 use banger_schemas::action::{Action, CLAIMS, IMAGE_DELETE, IMAGE_PULL, IMAGE_VIEW};
 use banger_schemas::error::Result;
@@ -30,24 +30,22 @@ impl Manager {
         name: &str,
         options: Dict,
     ) -> Result<OwnedObjectPath> {
-        let (caller, name) = self.named(header, IMAGE_PULL, name, options).await?;
+        let caller = self.service.authorize(header, IMAGE_PULL, &[("image", name)]).await?;
+        let mut options = Options::new(options)?;
+        let renew = options.take("renew")?.unwrap_or(false);
+        options.finish()?;
+        let name = name.parse::<ImageName>()?.to_string();
         let job = self.service.jobs().create("pull", caller.uid).await?;
         let path = job.path();
-        job.keep(&(class, &name));
-        self.door.ask(Pull { class, name, job }).await?;
+        job.keep(&(class, &name, renew));
+        self.door.ask(Pull { class, name, renew, job }).await?;
         Ok(path)
     }
 
-    async fn named(
-        &self,
-        header: &Header<'_>,
-        action: &'static Action,
-        name: &str,
-        options: Dict,
-    ) -> Result<(Caller, String)> {
-        let caller = self.service.authorize(header, action, &[("image", name)]).await?;
+    async fn named(&self, header: &Header<'_>, action: &'static Action, name: &str, options: Dict) -> Result<String> {
+        self.service.authorize(header, action, &[("image", name)]).await?;
         Options::new(options)?.finish()?;
-        Ok((caller, name.parse::<ImageName>()?.to_string()))
+        Ok(name.parse::<ImageName>()?.to_string())
     }
 
     async fn rows(&self, header: &Header<'_>, class: Class, options: Dict) -> Result<Vec<Dict>> {
@@ -61,8 +59,8 @@ impl Manager {
 
 #[interface(name = "dev.banger.Images1.Manager")]
 impl Manager {
-    /// Makes an image available: at once if it is there already, else by its recipe. Requests for the same image
-    /// share one build. Returns a job.
+    /// Makes an image available: at once if it is there already, else by its recipe; with renew b, also if its recipe says
+    /// something else by now. Requests for the same image share one build. Returns a job.
     #[zbus(out_args("job"))]
     async fn pull(&self, #[zbus(header)] header: Header<'_>, name: &str, options: Dict) -> Result<OwnedObjectPath> {
         self.start_pull(&header, Class::Image, name, options).await
@@ -80,7 +78,8 @@ impl Manager {
     }
 
     /// Images: those that are here, and with available b those that can be had. Each: name s, available b,
-    /// digest s, size t (bytes), created t (seconds since the epoch), source s, users as (VM ids).
+    /// digest s, size t (bytes), created t (seconds since the epoch), source s, users as (VM ids), outdated b (its
+    /// recipe says something else by now).
     #[zbus(out_args("images"))]
     async fn list(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Vec<Dict>> {
         self.rows(&header, Class::Image, options).await
@@ -95,7 +94,7 @@ impl Manager {
     /// One image.
     #[zbus(out_args("image"))]
     async fn show(&self, #[zbus(header)] header: Header<'_>, name: &str) -> Result<Dict> {
-        let (_, name) = self.named(&header, IMAGE_VIEW, name, Dict::new()).await?;
+        let name = self.named(&header, IMAGE_VIEW, name, Dict::new()).await?;
         let rows = self.door.ask(List { class: Class::Image, available: true }).await?;
         let is_it = |row: &Dict| row.get("name").is_some_and(|n| n.downcast_ref::<&str>().is_ok_and(|n| n == name));
         rows.into_iter().rev().find(is_it).ok_or_else(|| unknown(Class::Image, &name))
@@ -103,13 +102,13 @@ impl Manager {
 
     /// Removes an image that no VM stands on.
     async fn delete(&self, #[zbus(header)] header: Header<'_>, name: &str, options: Dict) -> Result<()> {
-        let (_, name) = self.named(&header, IMAGE_DELETE, name, options).await?;
+        let name = self.named(&header, IMAGE_DELETE, name, options).await?;
         self.door.ask(Delete { class: Class::Image, name }).await
     }
 
     /// Removes a kernel that no VM stands on.
     async fn delete_kernel(&self, #[zbus(header)] header: Header<'_>, name: &str, options: Dict) -> Result<()> {
-        let (_, name) = self.named(&header, IMAGE_DELETE, name, options).await?;
+        let name = self.named(&header, IMAGE_DELETE, name, options).await?;
         self.door.ask(Delete { class: Class::Kernel, name }).await
     }
 

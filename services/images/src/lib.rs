@@ -40,8 +40,8 @@ pub async fn start(service: Service, dirs: &Dirs) -> Result<()> {
     let claims = claims(&records).await?;
     let door = Door::patient(actor::Images::new(catalog, records, entries, claims).start());
     // Whoever waits for an image waits on.
-    for ((class, name), job) in service.jobs().resume(&runtime.join("jobs"), service.bus()).await? {
-        door.ask(actor::Pull { class, name, job }).await?;
+    for ((class, name, renew), job) in service.jobs().resume(&runtime.join("jobs"), service.bus()).await? {
+        door.ask(actor::Pull { class, name, renew, job }).await?;
     }
     service.publish(images::PATH, interface::Manager::new(service.clone(), door)).await
 }

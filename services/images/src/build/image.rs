@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::FileRecord;
+use super::digest::{Digest, FileRecord};
 use super::erofs;
 use super::error::{At, Result};
 use super::mmdebstrap::{self, Bootstrap};
@@ -45,6 +45,9 @@ const UUID: &str = "62616e67-6572-4000-8000-696d61676573";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageManifest {
     pub recipe: String,
+    /// Of the recipe as it was then; none of those who wrote none down.
+    #[serde(default)]
+    pub recipe_digest: Option<Digest>,
     pub image: FileRecord,
     pub inodes: u64,
 }
@@ -90,7 +93,8 @@ pub fn build_image(
     let superblock = verify_image(&File::open(&made).at(&made)?)?;
     let image = FileRecord::of(&made, progress, cancel)?;
     fs::rename(&made, out).at(out)?;
-    Ok(ImageManifest { recipe: recipe.name.to_owned(), image, inodes: superblock.inodes })
+    let recipe_digest = Some(recipe.digest());
+    Ok(ImageManifest { recipe: recipe.name.to_owned(), recipe_digest, image, inodes: superblock.inodes })
 }
 
 /// A quick look at an image before it is used: it is an EROFS file system that guests can read, and whole.

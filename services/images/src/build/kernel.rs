@@ -27,6 +27,9 @@ pub const MODULES: &str = "modules.cpio";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelManifest {
     pub recipe: String,
+    /// Of the recipe as it was then; none of those who wrote none down.
+    #[serde(default)]
+    pub recipe_digest: Option<Digest>,
     /// As `uname -r` says in the guest.
     pub release: String,
     pub vmlinux: FileRecord,
@@ -81,6 +84,7 @@ pub fn build_kernel(
     initramfs::pack_modules(&modules, &chosen)?;
     Ok(KernelManifest {
         recipe: recipe.name.to_owned(),
+        recipe_digest: Some(recipe.digest()),
         release,
         vmlinux: FileRecord::of(&vmlinux, progress, cancel)?,
         modules: FileRecord::of(&modules, progress, cancel)?,
@@ -124,6 +128,7 @@ mod tests {
         let record = |path| FileRecord::of(path, &Silent, &Cancel::default()).unwrap();
         let manifest = KernelManifest {
             recipe: "r".into(),
+            recipe_digest: None,
             release: "6.1".into(),
             vmlinux: record(&vmlinux),
             modules: record(&modules),

@@ -1,5 +1,7 @@
 //! What can be built out of the box: each recipe is data, and names Debian packages by suite.
 
+use super::Digest;
+
 /// 2026-01-01. Files newer than this get this time, so that the same packages give the same bytes on any day.
 const EPOCH: u64 = 1_767_225_600;
 
@@ -141,11 +143,21 @@ impl KernelRecipe {
     pub fn find(name: &str) -> Option<&'static KernelRecipe> {
         KERNELS.iter().find(|recipe| recipe.name == name)
     }
+
+    /// The same as long as it says the same.
+    pub fn digest(&self) -> Digest {
+        Digest::of(format!("{self:?}").as_bytes())
+    }
 }
 
 impl ImageRecipe {
     pub fn find(name: &str) -> Option<&'static ImageRecipe> {
         IMAGES.iter().find(|recipe| recipe.name == name)
+    }
+
+    /// The same as long as it says the same.
+    pub fn digest(&self) -> Digest {
+        Digest::of(format!("{self:?}").as_bytes())
     }
 }
 

@@ -65,7 +65,8 @@ impl Store {
         Ok(Stage { scratch: Scratch::new_in(&self.root.join(TMP))? })
     }
 
-    /// Makes what is in `stage` visible as `digest`, durably. Where that already is, it stays as it is.
+    /// Makes what is in `stage` visible as `digest`, durably. Where that already is, only its description is renewed: it may
+    /// have come about in another way.
     pub fn publish(&self, stage: Stage, digest: &Digest) -> Result<PathBuf> {
         for entry in fs::read_dir(stage.path()).at(stage.path())? {
             let path = entry.at(stage.path())?.path();
@@ -81,7 +82,10 @@ impl Store {
                 sync_folder(&self.root.join(TMP))?;
             }
             // rename(2): a folder takes the place of an empty one only.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => drop(stage),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                fs::rename(stage.path().join(MANIFEST), place.join(MANIFEST)).at(&place)?;
+                sync_folder(&place)?;
+            }
             Err(error) => return Err(error).at(&place),
         }
         Ok(place)
@@ -161,12 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn publishing_again_changes_nothing() {
+    fn publishing_again_renews_the_description_and_nothing_else() {
         let (_folder, store) = store();
         let digest = Digest::of(b"one");
-        store.publish(staged(&store, "one"), &digest).unwrap();
-        let place = store.publish(staged(&store, "other"), &digest).unwrap();
+        for text in ["one", "other"] {
+            let stage = staged(&store, text);
+            stage.describe(&text).unwrap();
+            store.publish(stage, &digest).unwrap();
+        }
+        let place = store.find(&digest).unwrap();
         assert_eq!(fs::read_to_string(place.join("file")).unwrap(), "one");
+        assert_eq!(store.manifest::<String>(&digest).unwrap(), "other");
         assert_eq!(fs::read_dir(store.root.join(TMP)).unwrap().count(), 0);
     }
 

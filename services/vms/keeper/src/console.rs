@@ -6,8 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, Write};
 use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -85,11 +84,21 @@ impl Console {
         }
     }
 
+    /// Remembers what is in a file: what a guest that goes on said before.
+    pub(crate) fn read_from(&self, file: &File) -> io::Result<()> {
+        let mut said = Vec::new();
+        file.take(RING as u64).read_to_end(&mut said)?;
+        self.ring.borrow_mut().push(&said);
+        self.news.send_modify(|news| news.written += said.len() as u64);
+        Ok(())
+    }
+
     /// Writes what is remembered to a file, for those who ask when nobody keeps the VM any more.
-    pub(crate) fn write_to(&self, file: OwnedFd) -> io::Result<()> {
+    pub(crate) fn write_to(&self, mut file: File) -> io::Result<()> {
         let ring = self.ring.borrow();
         let (front, back) = ring.bytes.as_slices();
-        let mut file = File::from(file);
+        file.rewind()?;
+        file.set_len(0)?;
         file.write_all(front)?;
         file.write_all(back)
     }

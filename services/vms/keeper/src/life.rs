@@ -1,6 +1,7 @@
 //! A VMM's life, from its first moment to the reason of its end.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -42,10 +43,13 @@ pub(crate) async fn live(
     vm: Rc<Vm>,
     machine: Machine,
     lease: Option<OwnedFd>,
-    kept: Option<OwnedFd>,
+    kept: Option<File>,
     orders: mpsc::Receiver<Order>,
 ) {
     let Machine { child, control, agent, console, messages } = machine;
+    if let Some(Err(error)) = kept.as_ref().map(|file| vm.console.read_from(file)) {
+        tracing::warn!(%error, "what the guest said before is not known");
+    }
     let filling = {
         let vm = vm.clone();
         spawn_local(async move { vm.console.fill(console, || vm.heard()).await })

@@ -3,6 +3,7 @@
 //! How the VMM lives and ends is `life`'s; how requests travel is `connection`'s.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -232,8 +233,8 @@ struct Sorted {
     files: Files,
     /// A pidfd of the client.
     lease: Option<OwnedFd>,
-    /// Where the console's last bytes go.
-    console: Option<OwnedFd>,
+    /// Where the console's last bytes go, and what the guest said before.
+    console: Option<File>,
 }
 
 /// Gives each descriptor its part, in the order the protocol has them in.
@@ -263,7 +264,7 @@ fn sorted(launch: &Launch, memory: Option<&Memory>, fds: Vec<OwnedFd>) -> Result
             memory: None,
         };
         let lease = launch.leased.then(&mut next).transpose()?;
-        let console = launch.keeps_console.then(&mut next).transpose()?;
+        let console = launch.keeps_console.then(&mut next).transpose()?.map(File::from);
         if let Some(memory) = memory {
             let frozen = matches!(memory, Memory::Frozen(_));
             files.memory = Some(backend::Memory { ram: next()?, devices: next()?, frozen });

@@ -242,6 +242,13 @@ async fn console_bytes(console: Result<OwnedFd>) -> Vec<u8> {
     read.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default()
 }
 
+impl Tools {
+    /// What a machine has said at its console until now, as text.
+    pub(crate) async fn console_so_far(&self, vm: &VmId) -> String {
+        String::from_utf8_lossy(&console_bytes(self.console(vm, false).await).await).into_owned()
+    }
+}
+
 async fn console_tail(console: Result<OwnedFd>) -> String {
     match tail(&console_bytes(console).await, CONSOLE_LINES) {
         empty if empty.is_empty() => " Its console is empty.".into(),

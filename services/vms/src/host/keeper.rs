@@ -67,6 +67,11 @@ impl Keepers {
         let launch = Box::new(launch);
         let request = match guest {
             Some(guest) => {
+                if !guest.console.is_empty() {
+                    // Its keeper, which was handed this file, goes on from there.
+                    let written = std::fs::write(self.home(vm).join(CONSOLE), guest.console);
+                    written.map_err(|e| Error::internal(format!("no file for the console: {e}")))?;
+                }
                 fds.extend(guest.fds);
                 Request::LaunchWith(launch, guest.memory)
             }
@@ -121,7 +126,7 @@ impl Keepers {
 }
 
 pub(super) fn fresh_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new().create(true).read(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
 /// A name in an open folder, short whatever the folder's path is.

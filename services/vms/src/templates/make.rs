@@ -95,13 +95,14 @@ async fn freeze(tools: &Tools, mut maker: VmRecord, key: &Key) -> Result<Parts> 
     let devices = memory::fresh(0).map_err(failed)?;
     let fds = [OwnedFd::from(ram.try_clone().map_err(failed)?), devices.try_clone().map_err(failed)?.into()];
     maker.keeper = tools.keeper_of(&maker, Haste::None).await?;
-    let guest = Guest { memory: Memory::Fresh, fds };
+    let guest = Guest { memory: Memory::Fresh, fds, console: String::new() };
     tools.keepers.launch(&maker.id, opened.launch, Some(guest), opened.fds).await?;
     agent_is_up(tools, &maker.id).await?;
     guest::prepare(tools.keepers.connect(&maker.id).await?.stream(&Request::Open).await?).await?;
+    let console = tools.console_so_far(&maker.id).await;
     let origin = tools.keepers.connect(&maker.id).await?.freeze().await?;
     let disks = tools.peers.open_disks(&maker.id).await?.map(std::fs::File::from);
-    Ok(Parts { image: maker.image.to_string(), kernel: maker.kernel.to_string(), origin, ram, devices, disks })
+    Ok(Parts { image: maker.image.to_string(), kernel: maker.kernel.to_string(), console, origin, ram, devices, disks })
 }
 
 async fn agent_is_up(tools: &Tools, maker: &VmId) -> Result<()> {

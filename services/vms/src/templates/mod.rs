@@ -61,6 +61,8 @@ pub(crate) struct Guest {
     pub(crate) memory: Memory,
     /// Its memory, its devices' state.
     pub(crate) fds: [OwnedFd; 2],
+    /// What it has said at its console so far.
+    pub(crate) console: String,
 }
 
 impl Templates {
@@ -150,7 +152,8 @@ impl Templates {
     /// The guest of a key's template.
     pub(crate) async fn guest(&self, key: &Key) -> Result<Guest> {
         let frozen = self.find(key).await?;
-        Ok(Guest { memory: Memory::Frozen(frozen.origin.clone()), fds: frozen.guest()? })
+        let memory = Memory::Frozen(frozen.origin.clone());
+        Ok(Guest { memory, fds: frozen.guest()?, console: frozen.console.clone() })
     }
 
     /// Removes a template that is of no use.

@@ -31,6 +31,9 @@ struct Manifest {
     /// Names, for who looks at the list.
     image: String,
     kernel: String,
+    /// What it has said at its console: what people read, so no digest guards it.
+    #[serde(default)]
+    console: String,
     origin: Origin,
     ram: Contents,
     devices: Contents,
@@ -42,6 +45,7 @@ struct Manifest {
 pub(crate) struct Frozen {
     pub(crate) name: String,
     pub(crate) origin: Origin,
+    pub(crate) console: String,
     /// Both sealed.
     ram: File,
     devices: File,
@@ -103,6 +107,7 @@ pub(crate) struct Row {
 pub(crate) struct Parts {
     pub(crate) image: String,
     pub(crate) kernel: String,
+    pub(crate) console: String,
     pub(crate) origin: Origin,
     pub(crate) ram: File,
     pub(crate) devices: File,
@@ -189,6 +194,7 @@ impl Store {
             key: key.clone(),
             image: parts.image,
             kernel: parts.kernel,
+            console: parts.console.clone(),
             origin: parts.origin.clone(),
             ram: keep(RAM, &parts.ram).map_err(failed)?,
             devices: keep(DEVICES, &parts.devices).map_err(failed)?,
@@ -201,7 +207,8 @@ impl Store {
         self.remove(name)?;
         fs::rename(making, &home).map_err(failed)?;
         let disks = [stamped(&home, DISKS[0])?, stamped(&home, DISKS[1])?];
-        Ok(Frozen { name: name.to_owned(), origin: parts.origin, ram: parts.ram, devices: parts.devices, disks })
+        let Parts { console, origin, ram, devices, .. } = parts;
+        Ok(Frozen { name: name.to_owned(), origin, console, ram, devices, disks })
     }
 
     /// A template, read and checked whole; `None` where there is none of this key.
@@ -235,7 +242,7 @@ impl Store {
             disks.push(stamped);
         }
         let disks = disks.try_into().map_err(|_| damaged("a disk is missing"))?;
-        Ok(Some(Frozen { name, origin: manifest.origin, ram, devices, disks }))
+        Ok(Some(Frozen { name, origin: manifest.origin, console: manifest.console, ram, devices, disks }))
     }
 
     fn manifest(&self, name: &str) -> Result<Manifest> {
@@ -323,7 +330,15 @@ mod tests {
         let devices = memory::fresh(0).unwrap();
         devices.write_all_at(b"its devices", 0).unwrap();
         let origin = Origin { tsc_khz: Some(7), processor: None };
-        Parts { image: "i".into(), kernel: "k".into(), origin, ram, devices, disks: [disk(1), disk(2)] }
+        Parts {
+            image: "i".into(),
+            kernel: "k".into(),
+            console: "said".into(),
+            origin,
+            ram,
+            devices,
+            disks: [disk(1), disk(2)],
+        }
     }
 
     fn place() -> (tempfile::TempDir, Store) {
