@@ -120,9 +120,10 @@ fn life(host: &Host, backend: &str, started: &str) {
     assert!(box_["backend"].as_str().unwrap().starts_with(backend), "{box_}");
     assert_eq!((&box_["backend_wanted"], &box_["backend_reason"] != ""), (&backend.into(), true), "{box_}");
     println!("{}: {}", box_["backend"], box_["backend_reason"]);
-    // A guest that goes on has said that to another keeper.
-    let booted = host.ok_as(ALICE, ["banger", "vm", "logs", "box"]).contains("Linux version");
-    assert_eq!(booted, started == "boot");
+    // Whoever waits for a guest's state is told so on its command line; the guest's first words are there in both.
+    let goes_on = host.sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").contains(" -incoming ");
+    assert_eq!(goes_on, started == "template");
+    assert!(host.ok_as(ALICE, ["banger", "vm", "logs", "box"]).contains("Linux version"));
     // Nobody listens there, which only the guest itself can say so soon.
     let address = box_["address"].as_str().unwrap();
     let connect = format!("import socket; s = socket.socket(); s.settimeout(20); s.connect(('{address}', 1))");

@@ -45,11 +45,14 @@ pub(crate) async fn settle(settings: &Settings, config: &Config, records: &Recor
     let set = Plan::set(settings)?;
     let recorded = records.all::<InForce>().await?.into_iter().find_map(|(_, in_force)| in_force.ok());
     // A service that wrote no record had no other network.
-    let old = recorded.unwrap_or_else(|| InForce::of(&Plan::of_the_host())).plan(&set);
+    let old = recorded.clone().unwrap_or_else(|| InForce::of(&Plan::of_the_host())).plan(&set);
     // A mistake in the file is told of elsewhere, and is nobody's wish for the network of a host without one.
     let wanted = if settings::are_mistaken() { old.clone() } else { set };
     if old == wanted {
-        records.put(KEY, &InForce::of(&wanted)).await?;
+        // A default that changes one day is not taken for what was made before.
+        if recorded.is_none() {
+            records.put(KEY, &InForce::of(&wanted)).await?;
+        }
         return Ok((wanted, None));
     }
     let obstacle = match leave(&old, &wanted, config, records).await {
