@@ -5,10 +5,9 @@ use std::env;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_schemas::error::{Error, Result};
-pub use banger_schemas::settings::{LinkName, Settings, Subnet};
+pub use banger_schemas::settings::{LinkName, NOBODYS, Settings, Subnet};
 
 use crate::dirs;
 
@@ -17,8 +16,13 @@ pub const OF_THE_HOST: &str = "/etc/banger/config.toml";
 /// In a user's folder of settings.
 const NAME: &str = "banger/config.toml";
 
-static TAKEN_UP: OnceLock<Settings> = OnceLock::new();
-static MISTAKEN: AtomicBool = AtomicBool::new(false);
+static TAKEN_UP: OnceLock<TakenUp> = OnceLock::new();
+
+#[derive(Debug)]
+struct TakenUp {
+    settings: Settings,
+    mistaken: bool,
+}
 
 /// Where the user who runs this has theirs: below `$XDG_CONFIG_HOME`, else below `~/.config`.
 pub fn of_user() -> Result<PathBuf> {
@@ -41,20 +45,31 @@ pub fn take_up(file: Result<PathBuf>) -> Result<()> {
         Ok(settings) => (settings, Ok(())),
         Err(error) => (Settings::default(), Err(error)),
     };
-    MISTAKEN.store(outcome.is_err(), Ordering::Relaxed);
     // Once a process; tests that start services in their own come here again.
-    let _ = TAKEN_UP.set(overridden(settings, |name| env::var(name).ok()));
+    let _ = TAKEN_UP.set(TakenUp::new(settings, outcome.is_err()));
     outcome
 }
 
 /// The settings of this process.
 pub fn get() -> &'static Settings {
-    TAKEN_UP.get_or_init(|| overridden(Settings::default(), |name| env::var(name).ok()))
+    &TAKEN_UP.get_or_init(TakenUp::default).settings
 }
 
 /// Whether the file was not understood, so that these are not what anybody wants.
 pub fn are_mistaken() -> bool {
-    MISTAKEN.load(Ordering::Relaxed)
+    TAKEN_UP.get_or_init(TakenUp::default).mistaken
+}
+
+impl TakenUp {
+    fn new(settings: Settings, mistaken: bool) -> Self {
+        TakenUp { settings: overridden(settings, |name| env::var(name).ok()), mistaken }
+    }
+}
+
+impl Default for TakenUp {
+    fn default() -> Self {
+        TakenUp::new(Settings::default(), false)
+    }
 }
 
 fn overridden(mut settings: Settings, variable: impl Fn(&str) -> Option<String>) -> Settings {

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// How the names of machines' network devices begin.
+pub const TAP_PREFIX: &str = "bg-";
+
 /// A VM's identity for its whole life: ten characters of `[a-z0-9]`, the first a letter.
 ///
 /// Short enough for an interface name (`bg-` + id is 13 of 15 characters) and a user name (`bvm-` + id).
@@ -30,7 +33,7 @@ impl VmId {
 
     /// The name of this VM's TAP: at most 15 characters (`IFNAMSIZ` less the NUL).
     pub fn tap_name(&self) -> String {
-        format!("bg-{}", self.0)
+        format!("{TAP_PREFIX}{}", self.0)
     }
 }
 

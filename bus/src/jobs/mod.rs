@@ -9,7 +9,8 @@ mod follow;
 mod kept;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -203,9 +204,13 @@ impl Jobs {
         }
         // Who sleeps on holds all that is known of the job.
         drop(timeout(RETENTION, shared.surplus.notified()).await);
-        if let Ok(mut ended) = self.ended.lock() {
-            ended.values_mut().for_each(|own| own.retain(|job| job.path != shared.path));
-            ended.retain(|_, own| !own.is_empty());
+        if let Ok(mut ended) = self.ended.lock()
+            && let Entry::Occupied(mut own) = ended.entry(shared.owner)
+        {
+            own.get_mut().retain(|job| job.path != shared.path);
+            if own.get().is_empty() {
+                own.remove();
+            }
         }
         if let Some(folder) = self.folder.get() {
             folder.remove(shared.path.as_str());

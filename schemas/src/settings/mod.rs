@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 mod network;
 
-pub use network::{LinkName, Subnet};
+pub use network::{LinkName, NOBODYS, Subnet};
 
 /// All keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
+use crate::id::TAP_PREFIX;
+
 /// As others' bridges are named, and where Docker and libvirt are not.
 const BRIDGE: &str = "br-banger";
 const NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 24);
@@ -12,7 +14,7 @@ const NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 24);
 /// Smaller ones have room for no machine; larger ones are nobody's to have whole.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
 /// RFC 6890: this host, loopback, link-local, multicast, reserved.
-const NOBODYS: [Ipv4Net; 5] = [
+pub const NOBODYS: [Ipv4Net; 5] = [
     Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
     Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
     Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
@@ -21,8 +23,6 @@ const NOBODYS: [Ipv4Net; 5] = [
 ];
 /// What the kernel takes as a link's name (IFNAMSIZ, with its NUL).
 const NAME_LENGTH: usize = 15;
-/// Machines' devices are named so.
-const DEVICES: &str = "bg-";
 
 /// The name of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -50,7 +50,7 @@ impl TryFrom<String> for LinkName {
             let message = "no name for a link: it has at most 15 of A-Z, a-z, 0-9, '-', '_' and '.'";
             return Err(format!("{name:?} is {message}"));
         }
-        if name.starts_with(DEVICES) {
+        if name.starts_with(TAP_PREFIX) {
             return Err(format!("{name:?} looks like a machine's own device: choose one that does not begin with bg-"));
         }
         Ok(LinkName(name))

@@ -191,12 +191,12 @@ impl Images {
     /// Removes what there is a newer build of, and no VM stands on.
     fn forget_older(&mut self, ctx: &mut Context<Self>) {
         let newest = |entry: &Entry| self.find(entry.class, &entry.name).is_some_and(|e| e.digest == entry.digest);
-        let (kept, older): (Vec<_>, Vec<_>) =
-            self.entries.iter().cloned().partition(|entry| newest(entry) || !self.users(entry).is_empty());
-        self.entries = kept;
+        let goes = |entry: &&Entry| !newest(entry) && self.users(entry).is_empty();
+        let older: Vec<Entry> = self.entries.iter().filter(goes).cloned().collect();
         if older.is_empty() {
             return;
         }
+        self.entries.retain(|entry| !older.contains(entry));
         let catalog = self.catalog.clone();
         let remove = blocking(move || older.iter().try_for_each(|entry| catalog.remove(entry.class, &entry.digest)));
         run(ctx, "removing older builds", REMOVAL, remove, |_, _, _| ());

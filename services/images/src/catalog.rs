@@ -13,6 +13,7 @@ use banger_schemas::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::build::kernel::{MODULES, VMLINUX};
+use crate::build::recipe;
 use crate::build::{
     BuildError, Cancel, Digest, ImageManifest, ImageRecipe, KernelManifest, KernelRecipe, Progress, READ_ONLY,
     Settings, Store, build_image, build_kernel, pack_initramfs, verify_image, verify_kernel,
@@ -130,17 +131,15 @@ impl Catalog {
         Ok(match class {
             Class::Image => {
                 let manifest: ImageManifest = self.images.manifest(&digest)?;
-                let recipe = ImageRecipe::find(&manifest.recipe);
-                let source = recipe.map_or(String::new(), |r| describe(r.suite));
-                let outdated = recipe.is_some_and(|r| manifest.recipe_digest != Some(r.digest()));
+                let recipe = ImageRecipe::find(&manifest.recipe).map(|recipe| (recipe.suite, recipe::digest(recipe)));
+                let (source, outdated) = origin(recipe, manifest.recipe_digest);
                 let size = manifest.image.size;
                 Entry { class, name: manifest.recipe, digest, size, created, source, version: String::new(), outdated }
             }
             Class::Kernel => {
                 let manifest: KernelManifest = self.kernels.manifest(&digest)?;
-                let recipe = KernelRecipe::find(&manifest.recipe);
-                let source = recipe.map_or(String::new(), |r| describe(r.suite));
-                let outdated = recipe.is_some_and(|r| manifest.recipe_digest != Some(r.digest()));
+                let recipe = KernelRecipe::find(&manifest.recipe).map(|recipe| (recipe.suite, recipe::digest(recipe)));
+                let (source, outdated) = origin(recipe, manifest.recipe_digest);
                 let size = manifest.vmlinux.size + manifest.modules.size;
                 Entry {
                     class,
@@ -257,15 +256,18 @@ fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::new(Kind::Corrupt, format!("{} cannot be opened: {e}", path.display())))
 }
 
-fn describe(suite: &str) -> String {
-    format!("recipe, from the packages of Debian {suite}")
+/// Where something came from, in words, and whether its recipe (suite, digest) is another than made it.
+fn origin(recipe: Option<(&str, Digest)>, made_by: Option<Digest>) -> (String, bool) {
+    recipe.map_or_else(Default::default, |(suite, digest)| {
+        (format!("recipe, from the packages of Debian {suite}"), made_by != Some(digest))
+    })
 }
 
 /// Names that can be made here.
 pub(crate) fn recipes(class: Class) -> Vec<&'static str> {
     match class {
-        Class::Image => crate::build::recipe::IMAGES.iter().map(|r| r.name).collect(),
-        Class::Kernel => crate::build::recipe::KERNELS.iter().map(|r| r.name).collect(),
+        Class::Image => recipe::IMAGES.iter().map(|r| r.name).collect(),
+        Class::Kernel => recipe::KERNELS.iter().map(|r| r.name).collect(),
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use banger_bus::settings::NOBODYS;
 use banger_schemas::VmId;
 use banger_schemas::network::mac_text;
 
@@ -16,9 +17,6 @@ mod growth;
 
 pub use growth::addition;
 
-/// Nobody's business, whatever the policy: this host in all its disguises, link-local (the metadata services of
-/// clouds), multicast and reserved space. The networks of banger's own come to it.
-const NEVER: [&str; 5] = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"];
 /// RFC 1918 and RFC 6598.
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"];
 
@@ -161,7 +159,10 @@ impl Ruleset {
             Uplink::Slirp => &[&guests, UPLINK_NETWORK],
             Uplink::Host => &[&guests],
         };
-        let (never, private) = ([&NEVER, own].concat().join(", "), PRIVATE.join(", "));
+        // Whatever the policy: this host in all its disguises, the metadata services of clouds, and banger's own.
+        let never: Vec<String> =
+            NOBODYS.iter().map(ToString::to_string).chain(own.iter().map(ToString::to_string)).collect();
+        let (never, private) = (never.join(", "), PRIVATE.join(", "));
         let _ = write!(
             text,
             r#"	chain nothing {{

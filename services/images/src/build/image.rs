@@ -13,7 +13,7 @@ use super::error::{At, Result};
 use super::mmdebstrap::{self, Bootstrap};
 use super::process;
 use super::progress::{Cancel, Progress};
-use super::recipe::{ImageRecipe, Settings};
+use super::recipe::{self, ImageRecipe, Settings};
 use super::scratch::{self, Scratch};
 
 /// Nobody reads manuals in a sandbox, and they are a fifth of a small system. Licences stay.
@@ -93,7 +93,7 @@ pub fn build_image(
     let superblock = verify_image(&File::open(&made).at(&made)?)?;
     let image = FileRecord::of(&made, progress, cancel)?;
     fs::rename(&made, out).at(out)?;
-    let recipe_digest = Some(recipe.digest());
+    let recipe_digest = Some(recipe::digest(recipe));
     Ok(ImageManifest { recipe: recipe.name.to_owned(), recipe_digest, image, inodes: superblock.inodes })
 }
 

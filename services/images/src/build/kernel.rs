@@ -14,7 +14,7 @@ use super::modules::load_order;
 use super::package::Package;
 use super::process;
 use super::progress::{Cancel, Progress};
-use super::recipe::{KernelRecipe, Settings};
+use super::recipe::{self, KernelRecipe, Settings};
 use super::scratch::{self, Scratch};
 use super::{bzimage, elf, initramfs};
 
@@ -84,7 +84,7 @@ pub fn build_kernel(
     initramfs::pack_modules(&modules, &chosen)?;
     Ok(KernelManifest {
         recipe: recipe.name.to_owned(),
-        recipe_digest: Some(recipe.digest()),
+        recipe_digest: Some(recipe::digest(recipe)),
         release,
         vmlinux: FileRecord::of(&vmlinux, progress, cancel)?,
         modules: FileRecord::of(&modules, progress, cancel)?,

@@ -1,5 +1,7 @@
 //! What can be built out of the box: each recipe is data, and names Debian packages by suite.
 
+use std::fmt::Debug;
+
 use super::Digest;
 
 /// 2026-01-01. Files newer than this get this time, so that the same packages give the same bytes on any day.
@@ -139,25 +141,20 @@ pub const IMAGES: &[ImageRecipe] = &[
     },
 ];
 
+/// Of a recipe of either kind: the same as long as it says the same.
+pub fn digest(recipe: &impl Debug) -> Digest {
+    Digest::of(format!("{recipe:?}").as_bytes())
+}
+
 impl KernelRecipe {
     pub fn find(name: &str) -> Option<&'static KernelRecipe> {
         KERNELS.iter().find(|recipe| recipe.name == name)
-    }
-
-    /// The same as long as it says the same.
-    pub fn digest(&self) -> Digest {
-        Digest::of(format!("{self:?}").as_bytes())
     }
 }
 
 impl ImageRecipe {
     pub fn find(name: &str) -> Option<&'static ImageRecipe> {
         IMAGES.iter().find(|recipe| recipe.name == name)
-    }
-
-    /// The same as long as it says the same.
-    pub fn digest(&self) -> Digest {
-        Digest::of(format!("{self:?}").as_bytes())
     }
 }
 

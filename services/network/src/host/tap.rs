@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use banger_schemas::VmId;
+use banger_schemas::id::TAP_PREFIX;
 use nix::libc;
 use nix::unistd::geteuid;
 
@@ -100,7 +101,7 @@ pub fn device_refusal(error: &io::Error) -> Option<Refusal> {
 
 /// Whose TAP this is by its name.
 pub fn vm_of(tap: &str) -> Option<VmId> {
-    let vm: VmId = tap.strip_prefix("bg-")?.parse().ok()?;
+    let vm: VmId = tap.strip_prefix(TAP_PREFIX)?.parse().ok()?;
     (vm.tap_name() == tap).then_some(vm)
 }
 

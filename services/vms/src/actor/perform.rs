@@ -228,6 +228,11 @@ impl Tools {
             Err(_) => self.keepers.stored_console(vm),
         }
     }
+
+    /// What a machine has said at its console until now, as text.
+    pub(crate) async fn console_so_far(&self, vm: &VmId) -> String {
+        String::from_utf8_lossy(&console_bytes(self.console(vm, false).await).await).into_owned()
+    }
 }
 
 /// As much of a console as can be had.
@@ -240,13 +245,6 @@ async fn console_bytes(console: Result<OwnedFd>) -> Vec<u8> {
     };
     let read = tokio::time::timeout(Duration::from_secs(2), read).await;
     read.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default()
-}
-
-impl Tools {
-    /// What a machine has said at its console until now, as text.
-    pub(crate) async fn console_so_far(&self, vm: &VmId) -> String {
-        String::from_utf8_lossy(&console_bytes(self.console(vm, false).await).await).into_owned()
-    }
 }
 
 async fn console_tail(console: Result<OwnedFd>) -> String {
