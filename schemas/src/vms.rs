@@ -324,6 +324,11 @@ pub trait Vm {
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn started_reason(&self) -> zbus::Result<String>;
 
+    /// By which its ssh server is known, as in known_hosts(5): `ssh-ed25519` and the key; empty if a version made it that gave
+    /// none.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ssh_host_key(&self) -> zbus::Result<String>;
+
     /// What it is to be run by: `auto`, `qemu` or `firecracker`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend_wanted(&self) -> zbus::Result<String>;

@@ -9,9 +9,12 @@ use super::files::replace;
 
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 
-/// Installs the host's private key. On a disk that no VM had before, the keys that the image brought go:
-/// everyone who has the image has them.
+/// Installs the host's private key, if the image has an ssh server that looks for it. On a disk that no VM had before, the
+/// keys that the image brought go: everyone who has the image has them.
 pub(super) fn install_host_key(folder: &Path, key: &str, first: bool) -> io::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
     if first {
         remove_keys_of_the_image(folder)?;
     }
@@ -20,11 +23,7 @@ pub(super) fn install_host_key(folder: &Path, key: &str, first: bool) -> io::Res
 }
 
 fn remove_keys_of_the_image(folder: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -112,5 +111,8 @@ mod tests {
         fs::write(&rsa, "made by the user").unwrap();
         install_host_key(folder.path(), "PRIVATE", false).unwrap();
         assert!(rsa.exists());
+        let none = folder.path().join("none");
+        install_host_key(&none, "PRIVATE", true).unwrap();
+        assert!(!none.exists());
     }
 }

@@ -182,6 +182,7 @@ async fn the_proxies_ask_and_understand_what_the_documents_say() {
         boot_id(),
         started(),
         started_reason(),
+        ssh_host_key(),
     );
     let known: Vec<String> = documented().into_keys().collect();
     assert_eq!(mirror.asked().into_iter().collect::<Vec<_>>(), known, "this test calls every member");

@@ -73,6 +73,8 @@ fn an_orderly_stop_loses_nothing_and_an_end_in_the_guest_is_told() {
     assert_eq!(banger.sh("box", "cd /; sha256sum root/data var/data"), sum);
 }
 
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+
 #[test]
 fn the_agent_lives_through_the_start_of_systemd() {
     let banger = Banger::with_image(Who::Me, "debian-bookworm");
@@ -81,12 +83,23 @@ fn the_agent_lives_through_the_start_of_systemd() {
     let state = banger.run(["vm", "exec", "box", "--", "systemctl", "is-system-running", "--wait"]);
     let failed = banger.sh("box", "systemctl --failed --no-legend --plain");
     assert_eq!((state.stdout.as_str(), failed.as_str()), ("running\n", ""), "no unit failed");
+    let ssh_answers = || banger.sh("box", "ssh-keyscan -t ed25519 localhost 2>/dev/null").trim_end().to_owned();
+    let known = format!("localhost {}", banger.show("box")["ssh_host_key"].as_str().unwrap());
+    assert_eq!(ssh_answers(), known, "it is known by the key that banger tells");
+    assert_eq!(
+        banger.sh("box", "ls /etc/ssh/ssh_host_*; stat -c %a:%U /etc/ssh/ssh_host_*"),
+        format!("{HOST_KEY}\n600:root\n")
+    );
+    let on_demand =
+        "systemctl is-active dbus systemd-logind; loginctl list-sessions; systemctl is-active dbus systemd-logind";
+    assert_eq!(banger.sh("box", on_demand), "inactive\ninactive\nNo sessions.\nactive\nactive\n", "there for who asks");
     assert_eq!(banger.sh("box", "systemctl daemon-reexec; systemctl daemon-reload; echo still here"), "still here\n");
     assert_eq!(banger.sh("box", "hostnamectl hostname; stat -c %a:%U /root"), "box\n700:root\n");
     banger.sh("box", "echo written > /root/just-before");
     banger.ok(["vm", "stop", "box"]);
     banger.ok(["vm", "start", "box"]);
     assert_eq!(banger.sh("box", "cat /root/just-before"), "written\n");
+    assert_eq!(ssh_answers(), known, "and the next time too");
     // The image's own content of /root.
     let image = banger.sh("box", "ls -A /etc/skel | sort; ls -A /root | grep -c '^.profile$'");
     assert!(image.ends_with("\n1\n"), "{image}");

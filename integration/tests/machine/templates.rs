@@ -88,9 +88,10 @@ fn five_machines_of_one_template_are_no_twins_and_it_holds_no_secret() {
     for name in names {
         assert_eq!(started(&banger, name), ("template".into(), String::new()), "{name}");
         let said = banger.sh(name, facts);
-        let address = banger.show(name)["address"].as_str().unwrap().to_owned();
-        let all: Vec<String> = said.lines().map(str::to_owned).chain([address]).collect();
-        assert_eq!(all.len(), 8, "{said}");
+        let shown = banger.show(name);
+        let told = ["address", "ssh_host_key"].map(|fact| shown[fact].as_str().unwrap().to_owned());
+        let all: Vec<String> = said.lines().map(str::to_owned).chain(told).collect();
+        assert_eq!(all.len(), 9, "{said}");
         assert_eq!(all[2], name);
         for fact in all {
             assert!(seen.insert(fact.clone()), "{name} is another's twin: {fact}");

@@ -54,7 +54,7 @@ pub(crate) async fn identify(stream: OwnedFd, vm: &VmRecord) -> Result<Ready> {
         clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(0),
         seed: rand::random(),
         address: vm.lease.as_ref().map(address),
-        ssh_host_key: None,
+        ssh_host_key: vm.host_key.as_ref().map(|key| key.private.clone()),
         authorized_keys: Vec::new(),
         start_init: true,
     };

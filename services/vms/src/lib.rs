@@ -5,6 +5,7 @@
 mod actor;
 mod guest;
 mod host;
+mod host_key;
 mod interface;
 mod lifecycle;
 mod peers;

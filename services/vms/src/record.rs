@@ -7,6 +7,8 @@ use banger_schemas::vms::{Details, Port, Wanted};
 use banger_schemas::{ImageName, VmId, VmName};
 use serde::{Deserialize, Serialize};
 
+use crate::host_key::HostKey;
+
 /// A VM as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VmRecord {
@@ -32,6 +34,8 @@ pub(crate) struct VmRecord {
     /// The caller's token: a repeated `Create` finds this VM.
     pub(crate) token: Option<String>,
     pub(crate) machine_id: [u8; 16],
+    /// By which its ssh server is known. One of an earlier version has what its guest made for itself.
+    pub(crate) host_key: Option<HostKey>,
     pub(crate) intent: Intent,
     /// The network that it was given.
     pub(crate) lease: Option<Lease>,
@@ -108,10 +112,10 @@ impl VmRecord {
 
 impl Record for VmRecord {
     const TABLE: &'static str = "vms";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
 
     /// Version 1 left the backend to the host; version 2 knew no templates; in version 3 each VM reached the
-    /// outside.
+    /// outside; version 4 left the keys of ssh servers to them.
     fn migrate(version: u32, mut value: serde_json::Value) -> Option<Self> {
         let record = value.as_object_mut()?;
         if version == 1 {
@@ -123,7 +127,10 @@ impl Record for VmRecord {
             record.insert("started".to_owned(), serde_json::Value::Null);
             record.insert("disks".to_owned(), "used".into());
         }
-        record.insert("nat".to_owned(), true.into());
+        if version <= 3 {
+            record.insert("nat".to_owned(), true.into());
+        }
+        record.insert("host_key".to_owned(), serde_json::Value::Null);
         serde_json::from_value(value).ok()
     }
 }
@@ -135,8 +142,8 @@ mod golden {
 
     /// Everything that a record may hold.
     const FULL: &str = concat!(
-        r#"{"v":4,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
-        r#""cold":true,"created":1700000000,"disk_mib":8192,"disks":{"copied":"k"},"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
+        r#"{"v":5,"record":{"backend":"qemu-tcg","backend_reason":"KVM hangs","client":{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}},"#,
+        r#""cold":true,"created":1700000000,"disk_mib":8192,"disks":{"copied":"k"},"host_key":{"private":"s","public":"p"},"id":"abcdefghij","image":"debian-tiny","intent":"run","#,
         r#""keeper":{"boot":"b","pid":7,"start":8},"kernel":"debian-bookworm-cloud","lease":{"address":"172.30.0.2","dns":["10.0.2.3"],"gateway":"172.30.0.1","#,
         r#""host_address":"127.77.0.2","mac":[2,0,0,0,0,1],"mtu":1500,"prefix":24},"#,
         r#""machine_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,255],"memory_mib":1024,"name":"box","nat":false,"network":true,"#,
@@ -144,22 +151,31 @@ mod golden {
         r#""started":{"reason":"r","template":false},"token":"t","vcpus":2,"wanted":"qemu"}}"#,
     );
 
+    const KEY: &str = r#"{"private":"s","public":"p"}"#;
+
     /// The same, of an earlier version.
     fn old(version: u32) -> String {
-        let third = FULL.replace(r#""v":4"#, &format!(r#""v":{version}"#)).replace(r#""nat":false,"#, "");
+        let fourth =
+            FULL.replace(r#""v":5"#, &format!(r#""v":{version}"#)).replace(&format!(r#""host_key":{KEY},"#), "");
+        let third = fourth.replace(r#""nat":false,"#, "");
         let second = third
             .replace(r#""cold":true,"#, "")
             .replace(r#""disks":{"copied":"k"},"#, "")
             .replace(r#""started":{"reason":"r","template":false},"#, "");
         match version {
+            4 => fourth,
             3 => third,
             2 => second,
             _ => second.replace(r#""backend_reason":"KVM hangs","#, "").replace(r#","wanted":"qemu""#, ""),
         }
     }
 
+    fn without_key() -> String {
+        FULL.replace(KEY, "null")
+    }
+
     fn with_nat() -> String {
-        FULL.replace(r#""nat":false"#, r#""nat":true"#)
+        without_key().replace(r#""nat":false"#, r#""nat":true"#)
     }
 
     /// What is known of templates where an earlier version has not.
@@ -177,6 +193,7 @@ mod golden {
 
     #[test]
     fn a_machine_of_an_earlier_version_is_what_it_was() {
+        assert_eq!(again(&old(4)), without_key());
         assert_eq!(again(&old(3)), with_nat());
         assert_eq!(again(&old(2)), without_templates());
         let first =
@@ -188,7 +205,7 @@ mod golden {
     fn a_machine_is_read_and_written_as_ever() {
         assert_eq!(again(FULL), FULL);
         let lease = &FULL[FULL.find(r#"{"address""#).unwrap()..FULL.find(r#","machine_id""#).unwrap()];
-        let bare = FULL
+        let bare = without_key()
             .replace(r#""qemu-tcg""#, "null")
             .replace(r#""KVM hangs""#, "null")
             .replace(r#"{"bus_name":":1.7","process":{"boot":"b","pid":42,"start":99}}"#, "null")

@@ -46,6 +46,10 @@ impl View {
         self.record.started.as_ref().map(|started| started.reason.clone()).unwrap_or_default()
     }
 
+    pub(crate) fn ssh_host_key(&self) -> String {
+        self.record.host_key.as_ref().map(|key| key.public.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn backend_reason(&self) -> String {
         self.record.backend_reason.clone().unwrap_or_default()
     }
@@ -69,6 +73,7 @@ impl Snapshot for View {
             ("BackendReason", text(&self.backend_reason())),
             ("Started", text(self.started())),
             ("StartedReason", text(&self.started_reason())),
+            ("SshHostKey", text(&self.ssh_host_key())),
             ("BootId", text(&self.boot_id)),
             ("Ephemeral", OwnedVariant::from(self.record.client.is_some())),
         ]);

@@ -17,6 +17,7 @@ use zbus::wire::OwnedObjectPath;
 use super::messages::{Adopt, ChildGone, Create, Created, Drive, Find, Found, Obey};
 use super::perform::Tools;
 use super::vm::VmActor;
+use crate::host_key::HostKey;
 use crate::interface::{self, VmFace};
 use crate::lifecycle::{Goal, State};
 use crate::record::{Disks, Intent, VmRecord};
@@ -85,6 +86,7 @@ impl Supervisor {
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             token: create.token.take(),
             machine_id: rand::random(),
+            host_key: Some(HostKey::generate().map_err(Error::internal)?),
             intent: Intent::Create,
             lease: None,
             client: create.client.take(),

@@ -239,6 +239,13 @@ impl VmFace {
         self.snapshot().started_reason()
     }
 
+    /// By which its ssh server is known, as in known_hosts(5): ssh-ed25519 and the key; empty if a version made it that gave
+    /// none.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ssh_host_key(&self) -> String {
+        self.view.borrow().ssh_host_key()
+    }
+
     /// What it is to be run by: auto, qemu or firecracker.
     #[zbus(property(emits_changed_signal = "const"))]
     fn backend_wanted(&self) -> String {

@@ -72,6 +72,7 @@ fn maker(like: &VmRecord) -> Result<VmRecord> {
         ports: Vec::new(),
         token: None,
         machine_id: [0; 16],
+        host_key: None,
         intent: Intent::Create,
         lease: None,
         client: Some(Client { bus_name: String::new(), process }),
