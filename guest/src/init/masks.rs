@@ -87,6 +87,9 @@ const CHORES: &[&str] = &[
     "systemd-tmpfiles-clean.timer",
 ];
 
+/// Started by who needs them, through the bus and its socket, and by the boot for nobody.
+const UNASKED: &[&str] = &["dbus.service", "systemd-logind.service"];
+
 /// Those that make units for disks and consoles which the VM lacks, or that open doors of their own.
 const GENERATORS: &[&str] = &[
     "systemd-bless-boot-generator",
@@ -113,7 +116,13 @@ pub(super) fn write() -> io::Result<()> {
 }
 
 fn write_below(folder: &Path) -> io::Result<()> {
-    for (kind, names) in [("system", STALLS), ("system", CHORES), ("system-generators", GENERATORS)] {
+    let kinds = [
+        ("system", STALLS),
+        ("system", CHORES),
+        ("system/multi-user.target.wants", UNASKED),
+        ("system-generators", GENERATORS),
+    ];
+    for (kind, names) in kinds {
         let folder = folder.join(kind);
         fs::create_dir_all(&folder)?;
         for name in names {

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream as StdStream;
 
+use nix::mount::{MsFlags, mount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -39,6 +40,13 @@ impl Door {
     }
 }
 
+/// POSIX message queues (mq_overview(7)), as `dev-mqueue.mount` would mount them.
+fn mount_queues() -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    std::fs::create_dir_all("/dev/mqueue")?;
+    Ok(mount(Some("mqueue"), "/dev/mqueue", Some("mqueue"), flags, None::<&str>)?)
+}
+
 /// Starts the init, and follows it from there on.
 ///
 /// # Errors
@@ -46,6 +54,8 @@ impl Door {
 pub(crate) async fn start(init: &Init, door: &Door, progress: &Progress) -> Result<(), String> {
     if init.flavor == Flavor::Systemd {
         masks::write().map_err(|error| format!("cannot prepare systemd: {error}"))?;
+        // What it finds mounted it starts no program for; without it that is its own matter.
+        let _ = mount_queues();
         progress.listen().map_err(|error| format!("cannot listen to systemd: {error}"))?;
     }
     door.become_init(init).await?;

@@ -76,8 +76,17 @@ pub fn build_image(
     for path in UNWANTED {
         bootstrap = bootstrap.arg(format!("--dpkgopt={path}"));
     }
-    for unit in recipe.masked_units {
-        bootstrap = bootstrap.arg(format!("--customize-hook=ln -sf /dev/null \"$1/etc/systemd/system/{unit}\""));
+    let units = recipe.masked_units.iter().map(|unit| format!("system/{unit}"));
+    let generators = recipe.masked_generators.iter().map(|generator| format!("system-generators/{generator}"));
+    for masked in units.chain(generators) {
+        bootstrap = bootstrap.arg(format!(
+            "--customize-hook=install -d \"$1/etc/systemd/system-generators\"; ln -sf /dev/null \"$1/etc/systemd/{masked}\""
+        ));
+    }
+    for (service, socket) in recipe.started_by_socket {
+        bootstrap = bootstrap
+            .arg(format!("--customize-hook=chroot \"$1\" systemctl disable {service}"))
+            .arg(format!("--customize-hook=chroot \"$1\" systemctl enable {socket}"));
     }
     let command = bootstrap.into_command(recipe.suite, &tree, &settings.mirrors);
     process::run("mmdebstrap", command, cancel, &mut mmdebstrap::stages(progress))?;

@@ -30,6 +30,10 @@ pub struct ImageRecipe {
     pub packages: &'static [&'static str],
     /// Units that a microVM has no use for; each costs time at every boot.
     pub masked_units: &'static [&'static str],
+    /// The same of generators, which run at every boot and before everything else (systemd.generator(7)).
+    pub masked_generators: &'static [&'static str],
+    /// Services that wait for nobody at every boot, and the sockets that start them when somebody comes.
+    pub started_by_socket: &'static [(&'static str, &'static str)],
     pub epoch: u64,
     /// Free disk needed for the tree of files while building, packages and lists included.
     pub tree_room: u64,
@@ -75,6 +79,8 @@ pub const IMAGES: &[ImageRecipe] = &[
         // usr-is-merged instead of usrmerge: the latter needs all of perl, more than everything else together.
         packages: &["?essential", "usr-is-merged", "iproute2", "mount", "procps"],
         masked_units: &[],
+        masked_generators: &[],
+        started_by_socket: &[],
         epoch: EPOCH,
         tree_room: 300 << 20,
         image_room: 96 << 20,
@@ -135,6 +141,9 @@ pub const IMAGES: &[ImageRecipe] = &[
             "systemd-random-seed.service",
             "systemd-repart.service",
         ],
+        // All that has a script of init's here has a unit too.
+        masked_generators: &["systemd-rc-local-generator", "systemd-sysv-generator"],
+        started_by_socket: &[("ssh.service", "ssh.socket")],
         epoch: EPOCH,
         tree_room: 1000 << 20,
         image_room: 640 << 20,
