@@ -21,6 +21,7 @@ pub mod service;
 pub mod settings;
 pub mod sparse;
 pub mod trace;
+mod watchdog;
 mod watched;
 
 pub use again::{again, again_unless_lost};

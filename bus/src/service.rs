@@ -19,6 +19,7 @@ use crate::jobs::Jobs;
 use crate::objects::Tree;
 use crate::observe::Observe;
 use crate::settings;
+use crate::watchdog::Watchdog;
 
 /// A service that stops puts things away within this time, or leaves them to its next start.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -265,30 +266,21 @@ where
         tracing::error!("usage: {program} [--address D-BUS-ADDRESS]");
         return std::process::ExitCode::from(2);
     };
-    let shutdown = async {
-        tokio::select! {
-            () = terminated() => (),
-            never = watchdog() => match never {},
-        }
-    };
-    match run(&address, place, start, |_| (), shutdown) {
+    let outcome = Watchdog::new().map_err(Error::internal).and_then(|watchdog| {
+        let shutdown = async {
+            tokio::select! {
+                () = terminated() => (),
+                Err(error) = watchdog.feed() => tracing::error!(%error, "the watchdog cannot be fed"),
+            }
+        };
+        run(&address, place, start, |_| (), shutdown)
+    });
+    match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "{program} cannot run");
             std::process::ExitCode::FAILURE
         }
-    }
-}
-
-/// Tells the service manager that this thread still takes its turns, as often as its unit wants to hear it
-/// (`WatchdogSec=`): one that hangs is killed and started again.
-async fn watchdog() -> std::convert::Infallible {
-    let Some(deadline) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-    loop {
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
-            tracing::warn!(%error, "the service manager does not hear us");
-        }
-        tokio::time::sleep(deadline / 2).await;
     }
 }
 

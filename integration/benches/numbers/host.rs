@@ -20,9 +20,8 @@ const ALICE: Who = Who::NoSession(User::Alice);
 /// Machines that have records and do not run.
 const CROWD: u64 = 200;
 const QUIET: Duration = Duration::from_secs(60);
-/// Each says twice in its minute (`WatchdogSec=`) that it takes its turns. tokio's wheel of timers wakes up three times on the
-/// way to a moment half a minute ahead; a timer of the kernel's would not, and its system calls are none that a unit has.
-const WATCHDOGS: f64 = 36.0;
+/// Each says twice in its minute (`WatchdogSec=`) that it takes its turns.
+const WATCHDOGS: f64 = 12.0;
 
 pub(crate) fn measure(_: &Banger, rounds: usize, table: &mut Table) {
     if !nix::unistd::geteuid().is_root() {
@@ -99,7 +98,7 @@ fn rest(host: &Host, table: &mut Table) {
     let before = woken();
     pause(QUIET);
     let woken = woken().saturating_sub(before) as f64;
-    let what = "all six at rest: voluntary context switches in 60 s (36 are the watchdogs')";
+    let what = "all six at rest: voluntary context switches in 60 s (12 are the watchdogs')";
     table.value(what, woken, "", Some(Goal::AtMost(WATCHDOGS)));
     let resident: u64 = SERVICES.map(|service| host.memory_kib(service, "VmRSS")).iter().sum();
     table.value("the same: resident, together", resident as f64 / 1024.0, "MiB", Some(Goal::AtMost(60.0)));

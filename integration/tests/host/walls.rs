@@ -14,10 +14,9 @@ const SAMPLE: u64 = 16;
 /// Needed where no test of this kind comes: whether KVM works is found out by a VMM, of which the supervisor is the
 /// parent, on hosts that have KVM; the runtime may start a thread; and names follow the bridge for systemd-resolved
 /// (`names.rs`).
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 4] = [
     ("dns", "RestrictAddressFamilies=~AF_NETLINK"),
     ("vms", "SystemCallFilter=~@ipc"),
-    ("vms", "SystemCallFilter=~@timer"),
     ("sessions", "SystemCallFilter=~@process"),
     ("dns", "SystemCallFilter=~@process"),
 ];
