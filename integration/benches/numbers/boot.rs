@@ -54,7 +54,7 @@ pub(crate) async fn bare(banger: &Banger) -> Duration {
     // The rate of the clock is measured beforehand.
     let vmm = backend::of(Backend::QemuTcg, Tsc::start());
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let launch = launch(VMM, Some(parts.mac));
+    let launch = launch(VMM, Some(parts.lease.mac));
 
     let begun = Instant::now();
     let mut machine = vmm.launch(&launch, files).await.unwrap();

@@ -66,7 +66,7 @@ pub(crate) struct Parts {
     vm: VmProxy<'static>,
     id: String,
     bus: Connection,
-    pub(crate) mac: [u8; 6],
+    pub(crate) lease: network::Lease,
 }
 
 impl Parts {
@@ -75,7 +75,7 @@ impl Parts {
         let (vm, id) = create(bus, image, false).await;
         let network = network::ManagerProxy::new(bus).await.unwrap();
         let lease = network::Lease::from_dict(network.reserve(&id, Dict::new()).await.unwrap()).unwrap();
-        Parts { vm, id, bus: bus.clone(), mac: lease.mac }
+        Parts { vm, id, bus: bus.clone(), lease }
     }
 
     /// Kernel, initramfs, image, system disk, work disk, TAP.

@@ -92,8 +92,13 @@ impl Keeper {
     }
 
     pub(crate) async fn launch(&self, launch: Launch, fds: &[OwnedFd]) -> Connection {
+        self.ask_for(&Request::Launch(Box::new(launch)), fds).await
+    }
+
+    /// A machine, as soon as its agent is there.
+    pub(crate) async fn ask_for(&self, launch: &Request, fds: &[OwnedFd]) -> Connection {
         let keeper = Connection::open(&self.socket).await.unwrap();
-        keeper.ask(&Request::Launch(Box::new(launch)), fds).await;
+        keeper.ask(launch, fds).await;
         let watcher = Connection::open(&self.socket).await.unwrap();
         watcher.watch().await;
         watcher.until(&Phase::Agent).await;

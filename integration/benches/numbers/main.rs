@@ -14,6 +14,7 @@ mod exec;
 mod host;
 mod idle;
 mod keeper;
+mod restore;
 mod stats;
 mod steps;
 mod stream;

@@ -4,14 +4,16 @@
 //! The machine has a keeper of the bench's own, whose VMM is given a second port. The stream that a keeper opens is
 //! what Sessions1.Exec hands out, so services need not be there.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use banger_integration::Banger;
 use banger_schemas::codec::MAX_DATA;
-use banger_schemas::guest::{ExecInput, ExecOutput, Identity, Reply, Request, Stdin};
+use banger_schemas::guest::{Address, ExecInput, ExecOutput, Identity, Reply, Request, Stdin};
 use banger_schemas::io::{FrameReader, write_frame};
+use banger_schemas::network::Lease;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -49,7 +51,7 @@ async fn all(banger: &Banger, rounds: usize) -> [Samples; 6] {
     let keeper = Keeper::start(banger);
     let (vmm, port) = with_second_port(banger.home());
     let channel = keeper.launch(launch(&vmm, None), &[kernel, initramfs, image, system, work]).await;
-    identify(&channel).await;
+    identify(&channel, None).await;
     let mut port = UnixStream::connect(&port).await.unwrap();
     // The guest's name of the second port.
     let found = "for p in /sys/class/virtio-ports/*; do grep -qx raw $p/name && ln -s /dev/${p##*/} /dev/raw; done; test -e /dev/raw";
@@ -153,14 +155,22 @@ impl Running {
     }
 }
 
-async fn identify(channel: &Connection) {
+pub(crate) async fn identify(channel: &Connection, lease: Option<&Lease>) {
+    let address = lease.map(|lease| Address {
+        mac: lease.mac,
+        ipv4: lease.address.octets(),
+        prefix: lease.prefix,
+        gateway: lease.gateway.octets(),
+        dns: lease.dns.iter().map(Ipv4Addr::octets).collect(),
+        mtu: lease.mtu,
+    });
     let identity = Identity {
         vm_id: "benchbench".into(),
         hostname: "bench".into(),
         machine_id: [1; 16],
         clock_ns: u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap(),
         seed: [7; 32],
-        address: None,
+        address,
         ssh_host_key: None,
         authorized_keys: Vec::new(),
         start_init: false,

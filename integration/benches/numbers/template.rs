@@ -11,6 +11,7 @@ use crate::boot::{self, IMAGE};
 use crate::cli::wall;
 use crate::client;
 use crate::idle::{field, kib};
+use crate::restore::Template;
 use crate::stats::{Samples, interleaved};
 use crate::table::{Goal, Table};
 
@@ -31,8 +32,16 @@ pub(crate) fn measure(_: &Banger, rounds: usize, table: &mut Table) {
     table.compare("`vm run --rm -- true`", warm.median(), "the same, cold", cold.median(), Some(Goal::AtMost(0.15)));
     let fastest = warm.quantile(0.0).as_secs_f64() * 1000.0;
     table.value("the fastest, as a time", fastest, "ms", Some(Goal::AtMost(310.0)));
+    let template = Template::of(&banger);
+    let (ours, alone) = interleaved(rounds, || run(&[]), || crate::block_on(template.run(&banger)));
+    let (ours, alone) = (ours.median(), alone.median());
+    table.compare("the same", ours, "its keeper alone: restore, identity, `true`", alone, None);
+    let added = ours.saturating_sub(alone).as_secs_f64() * 1000.0;
+    table.value("what the mesh adds to that", added, "ms", Some(Goal::AtMost(60.0)));
     let (ready, bare) =
         interleaved(rounds, || crate::block_on(start(&banger)), || crate::block_on(boot::bare(&banger)));
+    let beyond = made.saturating_sub(bare.median()).as_secs_f64() * 1000.0;
+    table.value("making a template, beyond a VMM to hello", beyond, "ms", Some(Goal::AtMost(1000.0)));
     table.compare("Start to ready", ready.median(), "VMM to hello, cold", bare.median(), Some(Goal::AtMost(0.08)));
     let mut bursts = Samples::default();
     for _ in 0..rounds.div_ceil(3) {

@@ -5,7 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banger_bus::sparse;
 use banger_integration::{Banger, Who, eventually, sample};
@@ -236,23 +236,53 @@ fn a_machine_that_was_made_from_a_template_boots_when_that_is_gone() {
     banger.has_nothing_left();
 }
 
+/// Of the steps at which the services can be killed while a template is made, a run takes about this many.
+const FAULTS: u64 = 6;
+
 #[test]
-fn a_maker_that_is_interrupted_leaves_nothing() {
+fn killed_at_any_step_of_making_one_the_services_leave_all_of_it_or_nothing() {
     let banger = with_templates();
-    for after in [50u64, 400, 900, 1300, 1500] {
-        banger.ok([&RUN[..], &["--", "true"]].concat());
-        pause(Duration::from_millis(after));
-        banger.kill_services();
-        // Its client was the process that has died.
-        eventually("no keeper is left", || banger.on_the_host().is_empty());
-        banger.ok(["vm", "list"]);
-        eventually("what it held is given back", || banger.on_the_disk().is_empty());
-        let folder = banger.state().join("templates");
-        let whole = templates(&banger).len();
-        let there = fs::read_dir(folder).unwrap().filter(|e| e.as_ref().unwrap().file_name() != ".making").count();
-        assert_eq!(there, whole, "half a template is seen");
+    let folder = banger.state().join("templates");
+    let there = || {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name() != ".making").count()
+    };
+    // New services, which write down their steps (`bus/src/fault.rs`) up to a template, or are killed at this one.
+    let log = banger.home().join("steps");
+    let make = |at: Option<usize>| -> Vec<String> {
+        banger.stop_services();
+        drop(fs::remove_file(&log));
+        let mut run = banger.command([&RUN[..], &["--", "true"]].concat());
+        run.env("BANGER_FAULT_LOG", &log).envs(at.map(|at| ("BANGER_FAULT_AT", at.to_string())));
+        assert!(run.output().unwrap().status.success() || at.is_some());
+        // Where the client had to start other services, those have no reason to make one.
+        let begun = Instant::now();
+        while there() == 0 && banger.services().is_some() && begun.elapsed() < Duration::from_secs(8) {
+            pause(Duration::from_millis(20));
+        }
+        pause(Duration::from_millis(200));
+        banger.stop_services();
+        fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect()
+    };
+    let steps = make(None);
+    let begins = steps.iter().position(|step| step.ends_with("before template")).unwrap();
+    assert!(steps.len() > begins + 40, "{steps:#?}");
+    let mut killed = 0;
+    for at in sample("steps of making a template", FAULTS, (begins + 1..=steps.len()).collect()) {
         banger.ok(["template", "prune"]);
+        let step = &steps[at - 1];
+        // Not each run takes the same number.
+        killed += usize::from(make(Some(at)).iter().any(|taken| taken.starts_with(&format!("{at} "))));
+        // The maker's client was the process that has died.
+        eventually(&format!("killed at {step:?}, no keeper is left"), || banger.on_the_host().is_empty());
+        banger.ok(["vm", "list"]);
+        eventually(&format!("killed at {step:?}, what it held is given back"), || banger.on_the_disk().is_empty());
+        let whole = templates(&banger).len();
+        assert_eq!(there(), whole, "killed at {step:?}, half a template is seen");
+        println!("killed at {step:?}: {whole} templates");
     }
+    assert!(killed > 0, "nobody was killed");
+    banger.ok(["template", "prune"]);
     // Two of a kind at once have one made.
     let both = [0, 1].map(|_| banger.start([&RUN[..], &["--", "true"]].concat()));
     both.into_iter().for_each(|run| assert_eq!(run.end().code, 0));
