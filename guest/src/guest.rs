@@ -134,6 +134,7 @@ impl Guest {
         }
         // An error is an end too.
         let _ = self.loaded.clone().wait_for(|loaded| *loaded).await;
+        identity::prepare().await;
         // What a cold cache costs does not matter; and whoever boots from these disks alone shall find them whole.
         let _ = tokio::task::spawn_blocking(|| {
             root::warm();

@@ -43,6 +43,18 @@ pub(crate) struct Begun {
     link: JoinHandle<io::Result<()>>,
 }
 
+/// Does what is the same for everybody, and needs the image's files: none of it is missed where it fails, since an identity
+/// does it again.
+pub(crate) async fn prepare() {
+    let looped = link(None).await;
+    let grouped = if init::find().is_none() { init::cgroup::mount_for_nobody_else() } else { Ok(()) };
+    for result in [looped, grouped] {
+        if let Err(error) = result {
+            log::info(&format!("left to the identity: {error}"));
+        }
+    }
+}
+
 /// Takes on what needs no disks, so that it can be done while they are being mounted. May be repeated.
 ///
 /// # Errors

@@ -15,12 +15,13 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Not named like a unit: systemd would look for one.
 const OWN: &str = "/sys/fs/cgroup/banger-agent";
 
-/// Mounts the hierarchy, which an init would do, with every controller for whoever makes groups in it.
+/// Mounts the hierarchy, which an init would do, with every controller for whoever makes groups in it; once.
 pub(crate) fn mount_for_nobody_else() -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-    if !is_mounted() {
-        mount(Some("cgroup2"), ROOT, Some("cgroup2"), flags, Some("nsdelegate"))?;
+    if is_mounted() {
+        return Ok(());
     }
+    mount(Some("cgroup2"), ROOT, Some("cgroup2"), flags, Some("nsdelegate"))?;
     let controllers = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers"))?;
     for controller in controllers.split_whitespace() {
         // One by one: some cannot be enabled while realtime threads run, and the others are worth having.

@@ -24,8 +24,9 @@ pub(crate) struct Template {
 
 impl Template {
     pub(crate) fn of(banger: &Banger) -> Self {
-        let mut all = fs::read_dir(banger.state().join("templates")).unwrap();
-        let (original, folder) = (all.next().unwrap().unwrap().path(), banger.home().join("bench-template"));
+        let mut all = fs::read_dir(banger.state().join("templates")).unwrap().map(|entry| entry.unwrap().path());
+        let original = all.find(|folder| folder.join("manifest.json").exists()).unwrap();
+        let folder = banger.home().join("bench-template");
         fs::create_dir(&folder).unwrap();
         for name in ["ram", "devices"] {
             copy(&original.join(name), &folder.join(name));
@@ -68,6 +69,8 @@ impl Template {
         drop(keeper);
         let took = begun.elapsed();
         parts.release().await;
+        // What services put away behind their answers is not the next one's.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         took
     }
 }

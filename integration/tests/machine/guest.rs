@@ -83,6 +83,8 @@ fn the_agent_lives_through_the_start_of_systemd() {
     let state = banger.run(["vm", "exec", "box", "--", "systemctl", "is-system-running", "--wait"]);
     let failed = banger.sh("box", "systemctl --failed --no-legend --plain");
     assert_eq!((state.stdout.as_str(), failed.as_str()), ("running\n", ""), "no unit failed");
+    let modules = banger.sh("box", "cat /sys/kernel/security/lsm");
+    assert_eq!(modules, "lockdown,capability,landlock,yama", "none that lacks a policy");
     let ssh_answers = || banger.sh("box", "ssh-keyscan -t ed25519 localhost 2>/dev/null").trim_end().to_owned();
     let known = format!("localhost {}", banger.show("box")["ssh_host_key"].as_str().unwrap());
     assert_eq!(ssh_answers(), known, "it is known by the key that banger tells");
