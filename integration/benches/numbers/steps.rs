@@ -31,6 +31,10 @@ const STEPS: [(&str, &str); 10] = [
 ];
 
 pub(crate) fn measure(banger: &Banger, rounds: usize, table: &mut Table) {
+    of_each(banger, rounds, table, "where it goes (medians, each step by itself)");
+}
+
+pub(crate) fn of_each(banger: &Banger, rounds: usize, table: &mut Table, title: &str) {
     let mut samples: [Samples; STEPS.len()] = Default::default();
     crate::block_on(steps(banger));
     for _ in 0..rounds {
@@ -39,7 +43,7 @@ pub(crate) fn measure(banger: &Banger, rounds: usize, table: &mut Table) {
         round.push(round.iter().sum());
         samples.iter_mut().zip(round).for_each(|(samples, took)| samples.add(took));
     }
-    table.section("where it goes (medians, each step by itself)");
+    table.section(title);
     for ((name, what), samples) in STEPS.iter().zip(&samples) {
         table.time(name, samples.median(), what);
     }

@@ -1,7 +1,7 @@
 //! One life of a machine, whatever runs it: the same for every backend that a host has.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_integration::host::{Host, Who};
 use banger_integration::{eventually, within};
@@ -42,6 +42,18 @@ fn a_guest_goes_on_under_kvm() {
     let box_ = shown(&host, "box");
     assert_eq!((&box_["backend"], &box_["started"]), (&"qemu-kvm".into(), &"template".into()), "{box_}");
     assert_eq!(guest(&host, "echo here"), "here\n");
+    slowly(&host, &["delete", "box"]);
+    // From a run's order to its end, in turns.
+    let took = |how: &[&str]| {
+        let words = [&["run", "--rm", "--backend", "qemu", "--image", "debian-tiny"], how, &["--", "true"]].concat();
+        let begun = Instant::now();
+        slowly(&host, &words);
+        begun.elapsed().as_secs_f64()
+    };
+    let (mut warm, mut cold): (Vec<f64>, Vec<f64>) = (0..5).map(|_| (took(&[]), took(&["--cold"]))).unzip();
+    [&mut warm, &mut cold].map(|all| all.sort_by(f64::total_cmp));
+    println!("from a template {warm:.2?} s, cold {cold:.2?} s: {:.3}", warm[2] / cold[2]);
+    assert!(warm[2] < cold[2] / 2.0, "{warm:?} {cold:?}");
 }
 
 #[test]

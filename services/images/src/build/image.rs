@@ -76,12 +76,11 @@ pub fn build_image(
     for path in UNWANTED {
         bootstrap = bootstrap.arg(format!("--dpkgopt={path}"));
     }
-    let units = recipe.masked_units.iter().map(|unit| format!("system/{unit}"));
-    let generators = recipe.masked_generators.iter().map(|generator| format!("system-generators/{generator}"));
-    for masked in units.chain(generators) {
-        bootstrap = bootstrap.arg(format!(
-            "--customize-hook=install -d \"$1/etc/systemd/system-generators\"; ln -sf /dev/null \"$1/etc/systemd/{masked}\""
-        ));
+    for path in recipe.masked {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        bootstrap = bootstrap
+            .arg(format!("--customize-hook=install -d \"$1/etc/{folder}\""))
+            .arg(format!("--customize-hook=ln -sf /dev/null \"$1/etc/{path}\""));
     }
     for (service, socket) in recipe.started_by_socket {
         bootstrap = bootstrap

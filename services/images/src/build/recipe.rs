@@ -28,10 +28,9 @@ pub struct ImageRecipe {
     pub suite: &'static str,
     pub variant: &'static str,
     pub packages: &'static [&'static str],
-    /// Units that a microVM has no use for; each costs time at every boot.
-    pub masked_units: &'static [&'static str],
-    /// The same of generators, which run at every boot and before everything else (systemd.generator(7)).
-    pub masked_generators: &'static [&'static str],
+    /// What a microVM has no use for, and costs time at every boot: files below `/etc` that are links to `/dev/null`, as
+    /// systemd.unit(5), systemd.generator(7) and tmpfiles.d(5) have it.
+    pub masked: &'static [&'static str],
     /// Services that wait for nobody at every boot, and the sockets that start them when somebody comes.
     pub started_by_socket: &'static [(&'static str, &'static str)],
     pub epoch: u64,
@@ -78,8 +77,7 @@ pub const IMAGES: &[ImageRecipe] = &[
         variant: "custom",
         // usr-is-merged instead of usrmerge: the latter needs all of perl, more than everything else together.
         packages: &["?essential", "usr-is-merged", "iproute2", "mount", "procps"],
-        masked_units: &[],
-        masked_generators: &[],
+        masked: &[],
         started_by_socket: &[],
         epoch: EPOCH,
         tree_room: 300 << 20,
@@ -121,28 +119,34 @@ pub const IMAGES: &[ImageRecipe] = &[
             "xz-utils",
             "zstd",
         ],
-        masked_units: &[
-            "apt-daily-upgrade.timer",
-            "apt-daily.timer",
-            "dev-hugepages.mount",
-            "dpkg-db-backup.timer",
-            "fstrim.timer",
-            "getty.target",
-            "proc-sys-fs-binfmt_misc.automount",
+        masked: &[
+            // All that has a script of init's here has a unit too.
+            "systemd/system-generators/systemd-rc-local-generator",
+            "systemd/system-generators/systemd-sysv-generator",
+            "systemd/system/apt-daily-upgrade.timer",
+            "systemd/system/apt-daily.timer",
+            "systemd/system/dev-hugepages.mount",
+            "systemd/system/dpkg-db-backup.timer",
+            "systemd/system/fstrim.timer",
+            "systemd/system/getty.target",
+            "systemd/system/proc-sys-fs-binfmt_misc.automount",
             // Without udev its device never appears, and the boot waits 90 s for it.
-            "serial-getty@ttyS0.service",
-            "sys-kernel-debug.mount",
-            "sys-kernel-tracing.mount",
-            "systemd-binfmt.service",
-            "systemd-firstboot.service",
-            "systemd-machine-id-commit.service",
-            "systemd-modules-load.service",
-            "systemd-pstore.service",
-            "systemd-random-seed.service",
-            "systemd-repart.service",
+            "systemd/system/serial-getty@ttyS0.service",
+            "systemd/system/sys-kernel-debug.mount",
+            "systemd/system/sys-kernel-tracing.mount",
+            "systemd/system/systemd-binfmt.service",
+            "systemd/system/systemd-firstboot.service",
+            "systemd/system/systemd-machine-id-commit.service",
+            "systemd/system/systemd-modules-load.service",
+            "systemd/system/systemd-pstore.service",
+            "systemd/system/systemd-random-seed.service",
+            "systemd/system/systemd-repart.service",
+            // The kernel has made all devices that there are.
+            "systemd/system/systemd-tmpfiles-setup-dev.service",
+            // Nobody is kept from logging in until the boot is over, and so nobody has to be let in then.
+            "systemd/system/systemd-user-sessions.service",
+            "tmpfiles.d/systemd-nologin.conf",
         ],
-        // All that has a script of init's here has a unit too.
-        masked_generators: &["systemd-rc-local-generator", "systemd-sysv-generator"],
         started_by_socket: &[("ssh.service", "ssh.socket")],
         epoch: EPOCH,
         tree_room: 1000 << 20,
@@ -182,9 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn unit_names_are_plain_enough_for_a_shell() {
-        for unit in IMAGES.iter().flat_map(|recipe| recipe.masked_units) {
-            assert!(unit.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c)), "{unit}");
+    fn names_are_plain_enough_for_a_shell() {
+        for recipe in IMAGES {
+            let units = recipe.started_by_socket.iter().flat_map(|(service, socket)| [service, socket]);
+            for name in recipe.masked.iter().chain(units) {
+                assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@/".contains(c)), "{name}");
+            }
         }
     }
 }
