@@ -1,5 +1,6 @@
 //! Talking to a keeper as its supervisor does; and a keeper of the bench's own.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +14,11 @@ use tokio::net::UnixStream;
 use crate::client::stream_of;
 
 /// A connection that has said hello.
-pub(crate) struct Connection(PacketSocket);
+pub(crate) struct Connection {
+    socket: PacketSocket,
+    /// As far as the machine was when it was last heard of.
+    reached: Cell<u8>,
+}
 
 impl Connection {
     /// `None`: nobody listens yet.
@@ -24,13 +29,13 @@ impl Connection {
         let socket = PacketSocket::connect(Path::new(&short)).ok()?;
         socket.send(&Hello::default(), &[]).await.unwrap();
         assert_eq!(socket.expect::<Hello>().await.unwrap().message, Hello::default());
-        Some(Connection(socket))
+        Some(Connection { socket, reached: Cell::new(0) })
     }
 
     pub(crate) async fn ask(&self, request: &Request, fds: &[OwnedFd]) -> Vec<OwnedFd> {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.0.send(request, &fds).await.unwrap();
-        let answer = self.0.expect::<Event>().await.unwrap();
+        self.socket.send(request, &fds).await.unwrap();
+        let answer = self.socket.expect::<Event>().await.unwrap();
         assert!(matches!(answer.message, Event::Done | Event::Stream), "{:?}", answer.message);
         answer.fds
     }
@@ -42,15 +47,15 @@ impl Connection {
 
     /// From now on this connection only tells the status.
     pub(crate) async fn watch(&self) {
-        self.0.send(&Request::Watch, &[]).await.unwrap();
+        self.socket.send(&Request::Watch, &[]).await.unwrap();
     }
 
     /// Waits until the machine has come as far as this.
     pub(crate) async fn until(&self, wanted: &Phase) {
-        loop {
-            match self.0.expect::<Event>().await.unwrap().message {
-                Event::Status(status) if rank(&status.phase) >= rank(wanted) => return,
-                Event::Status(_) => {}
+        // One that goes on from a template takes several steps at once.
+        while self.reached.get() < rank(wanted) {
+            match self.socket.expect::<Event>().await.unwrap().message {
+                Event::Status(status) => self.reached.set(rank(&status.phase)),
                 other => panic!("{other:?}"),
             }
         }

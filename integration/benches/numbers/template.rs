@@ -43,7 +43,7 @@ pub(crate) fn measure(_: &Banger, rounds: usize, table: &mut Table) {
     let beyond = made.saturating_sub(bare.median()).as_secs_f64() * 1000.0;
     table.value("making a template, beyond a VMM to hello", beyond, "ms", Some(Goal::AtMost(1000.0)));
     table.compare("Start to ready", ready.median(), "VMM to hello, cold", bare.median(), Some(Goal::AtMost(0.08)));
-    crate::steps::of_each(&banger, rounds, table, "where a start from a template goes (medians, each step by itself)");
+    crate::steps::from_a_template(&banger, rounds, table);
     table.section("many from a template");
     let mut bursts = Samples::default();
     for _ in 0..rounds.div_ceil(3) {
