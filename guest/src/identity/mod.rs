@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
-use crate::init::{self, Door, Init, Progress};
+use crate::init::{self, Door, Progress};
 use crate::root::Root;
 use crate::{log, sys};
 
@@ -83,12 +83,18 @@ pub(crate) async fn become_vm(
     progress: &Progress,
 ) -> Result<Ready, String> {
     // Beside the network, which takes as long.
-    let (whose, root) = (identity.clone(), root.clone());
+    let (whose, root, start_init) = (identity.clone(), root.clone(), identity.start_init);
     let written = spawn_blocking(move || write(&whose, &root));
-    let (linked, written) = tokio::join!(link, written);
+    let found = spawn_blocking(move || {
+        let found = if start_init { init::find() } else { None };
+        let grouped = if found.is_none() { init::cgroup::mount_for_nobody_else() } else { Ok(()) };
+        (found, grouped)
+    });
+    let (linked, written, found) = tokio::join!(link, written, found);
     warnings.note("the network is not up", linked.unwrap_or_else(|error| Err(error.into())));
-    let (more, found) = written.map_err(|error| error.to_string())?;
-    warnings.0.extend(more.0);
+    warnings.0.extend(written.map_err(|error| error.to_string())?.0);
+    let (found, grouped) = found.map_err(|error| error.to_string())?;
+    warnings.note("no control groups", grouped);
     let started = match &found {
         Some(found) => {
             let started = init::start(found, door, progress).await;
@@ -97,15 +103,15 @@ pub(crate) async fn become_vm(
         }
         None => false,
     };
-    if !started {
+    if !started && found.is_some() {
         warnings.note("no control groups", init::cgroup::mount_for_nobody_else());
     }
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| format!("no boot id: {e}"))?;
     Ok(Ready { boot_id: boot_id.trim_end().to_owned(), init: started, warnings: warnings.0 })
 }
 
-/// Everything that is a file. What went wrong, and the init that is to be started.
-fn write(identity: &Identity, root: &Root) -> (Warnings, Option<Init>) {
+/// Everything that is a file, and what went wrong with it.
+fn write(identity: &Identity, root: &Root) -> Warnings {
     let mut warnings = Warnings::default();
     let mut note = |what: &str, result: io::Result<()>| warnings.note(what, result);
     note("the host name was not set", name(&identity.hostname));
@@ -122,8 +128,7 @@ fn write(identity: &Identity, root: &Root) -> (Warnings, Option<Init>) {
     if first {
         note("the first boot is not remembered", fs::write(marker, &identity.vm_id));
     }
-    let found = if identity.start_init { init::find() } else { None };
-    (warnings, found)
+    warnings
 }
 
 /// What a repeated identity renews: time has passed, and a restored guest draws old random numbers.

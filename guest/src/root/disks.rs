@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
-use super::{Root, RootError, SYSROOT, attach, files, home, make_dir};
+use super::{RootError, SYSROOT, attach, files, make_dir};
 use crate::modules::Pending;
 
 const IMAGE: &str = "/disks/image";
@@ -19,45 +19,42 @@ const WORK: &str = "/disks/work";
 /// Drivers find their disks in milliseconds or not at all.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// In the order in which their modules are loaded: ext4 is in the kernel, usually.
-pub(super) fn mount_all(pending: &Pending) -> Result<Root, RootError> {
-    for folder in [IMAGE, SYSTEM, WORK, SYSROOT] {
-        make_dir(folder, 0o755)?;
-    }
+/// Mounts the system disk.
+pub(super) fn system(pending: &Pending) -> Result<OwnedFd, RootError> {
+    // In the order in which they are loaded: ext4 is in the kernel, usually.
     for module in ["virtio_blk", "ext4"] {
         pending.wait_for(module);
     }
-    mount_disk("/dev/vdb", SYSTEM)?;
-    layers()?;
-    mount_disk("/dev/vdc", WORK)?;
-    pending.wait_for("erofs");
-    mount_image()?;
-    let root = Root { image: folder(IMAGE)?, system: folder(SYSTEM)?, work: folder(WORK)? };
-    // Before the next wait, which it shortens.
-    home::fill(&root)?;
-    pending.wait_for("overlay");
-    overlay()?;
-    Ok(root)
+    mount_disk("/dev/vdb", SYSTEM)
+}
+
+/// Mounts the work disk, when the system disk's drivers are there.
+pub(super) fn work() -> Result<OwnedFd, RootError> {
+    mount_disk("/dev/vdc", WORK)
 }
 
 /// Images are EROFS; a registered one may be ext4, whose journal cannot be replayed on a disk that is read-only.
-fn mount_image() -> Result<(), RootError> {
+pub(super) fn image(pending: &Pending) -> Result<OwnedFd, RootError> {
+    make_dir(IMAGE, 0o755)?;
+    pending.wait_for("erofs");
     let disk = device("/dev/vda")?;
     let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
     let mut result = attach(Some(disk), IMAGE, Some("erofs"), read_only, "");
     if matches!(result, Err(RootError::Mount { errno: Errno::EINVAL | Errno::ENODEV, .. })) {
         result = attach(Some(disk), IMAGE, Some("ext4"), read_only, "noload");
     }
-    result
+    result.and_then(|()| folder(IMAGE))
 }
 
-fn mount_disk(disk: &'static str, target: &str) -> Result<(), RootError> {
+fn mount_disk(disk: &'static str, target: &str) -> Result<OwnedFd, RootError> {
+    make_dir(target, 0o755)?;
     // discard: what the guest deletes, the host's sparse file gives back.
-    attach(Some(device(disk)?), target, Some("ext4"), MsFlags::MS_NOATIME, "discard")
+    attach(Some(device(disk)?), target, Some("ext4"), MsFlags::MS_NOATIME, "discard")?;
+    folder(target)
 }
 
 /// The folders of the system disk, at its first use.
-fn layers() -> Result<(), RootError> {
+pub(super) fn layers() -> Result<(), RootError> {
     let folders = ["real", "work", "upper"].map(|name| format!("{SYSTEM}/{name}"));
     // The last of them tells that all are there.
     if Path::new(&folders[2]).exists() {
@@ -66,7 +63,10 @@ fn layers() -> Result<(), RootError> {
     folders.into_iter().try_for_each(|folder| make_dir(folder, 0o755))
 }
 
-fn overlay() -> Result<(), RootError> {
+/// Puts the system disk over the image.
+pub(super) fn overlay(pending: &Pending) -> Result<(), RootError> {
+    make_dir(SYSROOT, 0o755)?;
+    pending.wait_for("overlay");
     // redirect_dir: without it the rename of a folder that the image brought is refused, which breaks installers.
     let options = format!("lowerdir={IMAGE},upperdir={SYSTEM}/upper,workdir={SYSTEM}/work,redirect_dir=on");
     attach(Some("overlay"), SYSROOT, Some("overlay"), MsFlags::empty(), &options)

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::thread::{self, ScopedJoinHandle};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -82,7 +83,30 @@ fn below(folder: &OwnedFd, path: &str) -> PathBuf {
 
 /// Mounts the disks, puts the root together and enters it. The process sees nothing of the initramfs afterwards.
 pub(crate) fn assemble(pending: &Pending) -> Result<Root, RootError> {
-    let root = disks::mount_all(pending)?;
+    thread::scope(|beside| {
+        let system = disks::system(pending)?;
+        let work = beside.spawn(disks::work);
+        disks::layers()?;
+        let image = disks::image(pending)?;
+        // No path leads to it after the chroot.
+        let root = Root { image, system, work: joined(work)? };
+        thread::scope(|beside| {
+            let filled = beside.spawn(|| home::fill(&root));
+            enter(&root, pending)?;
+            joined(filled)
+        })?;
+        home::attach(&root)?;
+        Ok(root)
+    })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Makes the image and the system disk the root of this process.
+fn enter(root: &Root, pending: &Pending) -> Result<(), RootError> {
+    disks::overlay(pending)?;
     for target in ["/dev", "/proc", "/sys"] {
         let inside = format!("{SYSROOT}{target}");
         fs::create_dir_all(&inside).map_err(files(&inside))?;
@@ -104,10 +128,9 @@ pub(crate) fn assemble(pending: &Pending) -> Result<Root, RootError> {
         make_dir("/tmp", 0o1777)?;
     }
     for (target, name) in REAL {
-        real_folder(&root, target, name)?;
+        real_folder(root, target, name)?;
     }
-    home::attach(&root)?;
-    Ok(root)
+    Ok(())
 }
 
 /// Puts a folder of the system disk's ext4 under `target`, at first use with what the image has there.
