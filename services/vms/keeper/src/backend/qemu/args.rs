@@ -101,9 +101,8 @@ fn kernel_arguments(backend: Backend, tsc_khz: Option<u32>) -> String {
             // estimate. The loop counts TSC ticks: those of one jiffy of Debian's kernels (HZ=250).
             line.push_str(&format!(" lpj={}", u64::from(khz) * 1000 / 250));
         }
-        // An emulated processor speculates nothing, and guards against it cost emulated work. It has one way to idle, too:
-        // the code that chooses among several is patched when the clock is declared stable, and QEMU 7.2, which translates
-        // a page before it locks it, may keep the breakpoint that is there for a moment, for ever.
+        // An emulated processor speculates nothing, and guards against it cost emulated work. It has one way to idle, too,
+        // and choosing among more was a place where a boot stood still (docs/roadmap.md, "Doubtful").
         line.push_str(" tsc=reliable no_timer_check mitigations=off cpuidle.off=1");
     }
     line
