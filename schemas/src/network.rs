@@ -6,6 +6,7 @@ use zbus::proxy;
 use zbus::wire::OwnedFd;
 
 use crate::error::{Error, Result};
+use crate::guest::Address;
 use crate::options::{Dict, DictBuilder, Options};
 
 pub const NAME: &str = "dev.banger.Network1";
@@ -26,6 +27,20 @@ pub struct Lease {
     pub mtu: u16,
     /// What the VM's name resolves to on the host.
     pub host_address: Option<Ipv4Addr>,
+}
+
+/// What of it the guest must know.
+impl From<&Lease> for Address {
+    fn from(lease: &Lease) -> Self {
+        Address {
+            mac: lease.mac,
+            ipv4: lease.address.octets(),
+            prefix: lease.prefix,
+            gateway: lease.gateway.octets(),
+            dns: lease.dns.iter().map(Ipv4Addr::octets).collect(),
+            mtu: lease.mtu,
+        }
+    }
 }
 
 impl Lease {

@@ -46,8 +46,8 @@ pub(crate) struct Begun {
 /// Does what is the same for everybody, and needs the image's files: none of it is missed where it fails, since an identity
 /// does it again.
 pub(crate) async fn prepare() {
-    let looped = link(None).await;
-    let grouped = if init::find().is_none() { init::cgroup::mount_for_nobody_else() } else { Ok(()) };
+    let (looped, found) = tokio::join!(link(None), spawn_blocking(|| init::find_or_stand_in(true)));
+    let grouped = found.map_or_else(|error| Err(error.into()), |(_, grouped)| grouped);
     for result in [looped, grouped] {
         if let Err(error) = result {
             log::info(&format!("left to the identity: {error}"));
@@ -85,11 +85,7 @@ pub(crate) async fn become_vm(
     // Beside the network, which takes as long.
     let (whose, root, start_init) = (identity.clone(), root.clone(), identity.start_init);
     let written = spawn_blocking(move || write(&whose, &root));
-    let found = spawn_blocking(move || {
-        let found = if start_init { init::find() } else { None };
-        let grouped = if found.is_none() { init::cgroup::mount_for_nobody_else() } else { Ok(()) };
-        (found, grouped)
-    });
+    let found = spawn_blocking(move || init::find_or_stand_in(start_init));
     let (linked, written, found) = tokio::join!(link, written, found);
     warnings.note("the network is not up", linked.unwrap_or_else(|error| Err(error.into())));
     warnings.0.extend(written.map_err(|error| error.to_string())?.0);

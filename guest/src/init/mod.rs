@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-pub(crate) use find::{Flavor, Init, find};
+pub(crate) use find::{Flavor, Init};
 pub(crate) use progress::Progress;
 
 /// The agent's end of the line to PID 1.
@@ -38,6 +38,13 @@ impl Door {
         door.read_to_string(&mut reason).await.map_err(|error| error.to_string())?;
         if reason.is_empty() { Ok(()) } else { Err(reason) }
     }
+}
+
+/// The image's init, if it is wanted; where there is none, the control groups that it would mount.
+pub(crate) fn find_or_stand_in(wanted: bool) -> (Option<Init>, io::Result<()>) {
+    let found = if wanted { find::find() } else { None };
+    let grouped = if found.is_none() { cgroup::mount_for_nobody_else() } else { Ok(()) };
+    (found, grouped)
 }
 
 /// POSIX message queues (mq_overview(7)), as `dev-mqueue.mount` would mount them.

@@ -83,21 +83,21 @@ fn below(folder: &OwnedFd, path: &str) -> PathBuf {
 
 /// Mounts the disks, puts the root together and enters it. The process sees nothing of the initramfs afterwards.
 pub(crate) fn assemble(pending: &Pending) -> Result<Root, RootError> {
-    thread::scope(|beside| {
+    let root = thread::scope(|beside| {
         let system = disks::system(pending)?;
         let work = beside.spawn(disks::work);
         disks::layers()?;
         let image = disks::image(pending)?;
-        // No path leads to it after the chroot.
-        let root = Root { image, system, work: joined(work)? };
-        thread::scope(|beside| {
-            let filled = beside.spawn(|| home::fill(&root));
-            enter(&root, pending)?;
-            joined(filled)
-        })?;
-        home::attach(&root)?;
-        Ok(root)
-    })
+        // By its path, so not behind the chroot.
+        Ok(Root { image, system, work: joined(work)? })
+    })?;
+    thread::scope(|beside| {
+        let filled = beside.spawn(|| home::fill(&root));
+        enter(&root, pending)?;
+        joined(filled)
+    })?;
+    home::attach(&root)?;
+    Ok(root)
 }
 
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {

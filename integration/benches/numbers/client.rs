@@ -45,6 +45,11 @@ pub(crate) async fn run_true(bus: &Connection, vm: &str) {
     let stream: OwnedFd = sessions.exec(vm, exec, Dict::new()).await.unwrap().into();
     let mut stream = stream_of(stream);
     write_frame(&mut stream, &ExecInput::StdinEof).await.unwrap();
+    ends_well(stream).await;
+}
+
+/// Reads what a command says, to an end that must be a good one.
+pub(crate) async fn ends_well(stream: UnixStream) {
     let mut frames = FrameReader::new(stream);
     loop {
         let output = frames.expect::<ExecOutput>().await.unwrap();

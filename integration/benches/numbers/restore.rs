@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use banger_integration::Banger;
-use banger_schemas::guest::{ExecOutput, Request as ToAgent, Stdin};
-use banger_schemas::io::{FrameReader, write_frame};
+use banger_schemas::guest::{Request as ToAgent, Stdin};
+use banger_schemas::io::write_frame;
 use banger_schemas::keeper::{Memory, Origin, Request};
 
 use crate::boot::{IMAGE, VMM, launch};
@@ -60,12 +60,10 @@ impl Template {
         let fds = [kernel, initramfs, image, system, work, tap, ram, devices];
         let channel = keeper.ask_for(&request, &fds).await;
         identify(&channel, Some(&parts.lease)).await;
-        let (read, mut write) = channel.stream().await.into_split();
+        let mut stream = channel.stream().await;
         let exec = command(&["true"], Stdin::Null);
-        write_frame(&mut write, &ToAgent::Exec(Box::new(exec))).await.unwrap();
-        let mut output = FrameReader::new(read);
-        assert!(matches!(output.expect().await.unwrap(), ExecOutput::Started { .. }));
-        assert_eq!(output.expect::<ExecOutput>().await.unwrap(), ExecOutput::Exited(0));
+        write_frame(&mut stream, &ToAgent::Exec(Box::new(exec))).await.unwrap();
+        client::ends_well(stream).await;
         drop(keeper);
         let took = begun.elapsed();
         parts.release().await;

@@ -4,7 +4,6 @@
 //! The machine has a keeper of the bench's own, whose VMM is given a second port. The stream that a keeper opens is
 //! what Sessions1.Exec hands out, so services need not be there.
 
-use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -156,21 +155,13 @@ impl Running {
 }
 
 pub(crate) async fn identify(channel: &Connection, lease: Option<&Lease>) {
-    let address = lease.map(|lease| Address {
-        mac: lease.mac,
-        ipv4: lease.address.octets(),
-        prefix: lease.prefix,
-        gateway: lease.gateway.octets(),
-        dns: lease.dns.iter().map(Ipv4Addr::octets).collect(),
-        mtu: lease.mtu,
-    });
     let identity = Identity {
         vm_id: "benchbench".into(),
         hostname: "bench".into(),
         machine_id: [1; 16],
         clock_ns: u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap(),
         seed: [7; 32],
-        address,
+        address: lease.map(Address::from),
         ssh_host_key: None,
         authorized_keys: Vec::new(),
         start_init: false,

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::guest::{Address, Identity, Reply, Request};
 use banger_schemas::io::{FrameReader, write_frame};
-use banger_schemas::network::Lease;
 use tokio::net::UnixStream;
 
 use crate::record::VmRecord;
@@ -53,7 +52,7 @@ pub(crate) async fn identify(stream: OwnedFd, vm: &VmRecord) -> Result<Ready> {
         machine_id: vm.machine_id,
         clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(0),
         seed: rand::random(),
-        address: vm.lease.as_ref().map(address),
+        address: vm.lease.as_ref().map(Address::from),
         ssh_host_key: vm.host_key.as_ref().map(|key| key.private.clone()),
         authorized_keys: Vec::new(),
         start_init: true,
@@ -89,17 +88,6 @@ pub(crate) async fn shutdown(stream: OwnedFd, grace_ms: u32) -> Result<()> {
         Reply::Stopping => Ok(()),
         Reply::Refused(why) => Err(Error::new(Kind::Guest, sentence(&why))),
         Reply::Ready(_) | Reply::Status(_) | Reply::Prepared => Err(nonsense()),
-    }
-}
-
-fn address(lease: &Lease) -> Address {
-    Address {
-        mac: lease.mac,
-        ipv4: lease.address.octets(),
-        prefix: lease.prefix,
-        gateway: lease.gateway.octets(),
-        dns: lease.dns.iter().map(std::net::Ipv4Addr::octets).collect(),
-        mtu: lease.mtu,
     }
 }
 

@@ -79,8 +79,7 @@ pub fn build_image(
     for path in recipe.masked {
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         bootstrap = bootstrap
-            .arg(format!("--customize-hook=install -d \"$1/etc/{folder}\""))
-            .arg(format!("--customize-hook=ln -sf /dev/null \"$1/etc/{path}\""));
+            .arg(format!("--customize-hook=install -d \"$1/etc/{folder}\" && ln -sf /dev/null \"$1/etc/{path}\""));
     }
     for (service, socket) in recipe.started_by_socket {
         bootstrap = bootstrap
