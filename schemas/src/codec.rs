@@ -57,10 +57,33 @@ pub fn encode_frame<T: bincode::Encode>(message: &T) -> Result<Vec<u8>, CodecErr
     let mut frame = vec![0; PREFIX];
     bincode::encode_into_std_write(message, &mut frame, configuration())
         .map_err(|e| CodecError::Malformed(e.to_string()))?;
-    let length = frame.len() - PREFIX;
-    let prefix = u32::try_from(length).ok().filter(|_| length <= MAX_MESSAGE).ok_or(CodecError::TooLong(length))?;
-    frame[..PREFIX].copy_from_slice(&prefix.to_le_bytes());
+    let prefix = prefix(frame.len() - PREFIX)?;
+    frame[..PREFIX].copy_from_slice(&prefix);
     Ok(frame)
+}
+
+/// Room before data for the head of its frame: the frame's length (4), the message's kind (1), the data's length (up to 5).
+/// More than that, so that data lie as well as the buffer does.
+pub const HEAD: usize = 16;
+
+/// The frame that [`encode_frame`] would make of `kind(data)`, where the data are and not copied: behind [`HEAD`] bytes of
+/// `buffer`.
+pub fn frame_in_place<T: bincode::Encode>(kind: fn(Vec<u8>) -> T, buffer: &mut [u8]) -> Result<&[u8], CodecError> {
+    let data = buffer.len().checked_sub(HEAD).ok_or(CodecError::Truncated)?;
+    // A message without data ends with the length of none.
+    let mut head = encode(&kind(Vec::new()))?;
+    head.pop();
+    head.extend(encode(&data)?);
+    let prefix = prefix(head.len() + data)?;
+    let start = HEAD.checked_sub(PREFIX + head.len()).ok_or(CodecError::TooLong(data))?;
+    buffer[start..start + PREFIX].copy_from_slice(&prefix);
+    buffer[start + PREFIX..HEAD].copy_from_slice(&head);
+    Ok(&buffer[start..])
+}
+
+fn prefix(length: usize) -> Result<[u8; PREFIX], CodecError> {
+    let length = u32::try_from(length).ok().filter(|_| length <= MAX_MESSAGE).ok_or(CodecError::TooLong(length))?;
+    Ok(length.to_le_bytes())
 }
 
 /// Collects bytes of a stream and gives back whole messages.
@@ -151,6 +174,25 @@ mod tests {
             assert_eq!(bytes.len(), MAX_MESSAGE);
             assert!(decode::<Vec<String>>(&bytes) == Ok(strings));
         }
+    }
+
+    #[test]
+    fn a_frame_made_in_place_is_the_one_that_would_be_encoded() {
+        use crate::guest::{ExecInput, ExecOutput};
+        fn in_place<T: bincode::Encode>(kind: fn(Vec<u8>) -> T, data: &[u8]) -> Result<Vec<u8>, CodecError> {
+            let mut buffer = vec![0xee; HEAD];
+            buffer.extend_from_slice(data);
+            frame_in_place(kind, &mut buffer).map(<[u8]>::to_vec)
+        }
+        // Each length of a length, and the most data.
+        for length in [0, 1, 250, 251, 65535, MAX_DATA] {
+            let data = vec![0x5a; length];
+            assert_eq!(in_place(ExecOutput::Stderr, &data), encode_frame(&ExecOutput::Stderr(data.clone())));
+            assert_eq!(in_place(ExecInput::Stdin, &data), encode_frame(&ExecInput::Stdin(data)));
+        }
+        let long = vec![0; MAX_MESSAGE];
+        assert!(matches!(in_place(ExecOutput::Stdout, &long), Err(CodecError::TooLong(_))));
+        assert_eq!(frame_in_place(ExecOutput::Stdout, &mut [0; HEAD - 1]), Err(CodecError::Truncated));
     }
 
     #[test]

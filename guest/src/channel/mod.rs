@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use banger_schemas::codec::MAX_MESSAGE;
-use banger_schemas::guest::MAX_STREAMS;
 use banger_schemas::guest::hello::{HostHello, Scanner};
+use banger_schemas::guest::{MAX_STREAMS, WINDOW_GROWTH};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::sync::Semaphore;
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -18,8 +18,10 @@ use crate::wire::Wire;
 use crate::{log, serve};
 use watched::Watched;
 
+/// What a port gives at once: more than that is read where it belongs, and not copied from here.
+const READ_BUFFER: usize = 4096;
 /// Room for a whole frame: under emulation every system call costs ten times its share.
-const BUFFER: usize = 128 * 1024;
+const WRITE_BUFFER: usize = 128 * 1024;
 /// yamux ends the whole connection at its own limit, and counts streams that the host has already let go:
 /// so that one stands higher, and [`MAX_STREAMS`] is kept here.
 const YAMUX_STREAMS: usize = 2 * MAX_STREAMS;
@@ -27,7 +29,7 @@ const YAMUX_STREAMS: usize = 2 * MAX_STREAMS;
 /// Serves the hosts that say hello on this transport, until the last one goes or a connection of another generation
 /// begins elsewhere.
 pub(crate) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(transport: T, guest: &Rc<Guest>) {
-    let mut transport = BufStream::with_capacity(BUFFER, BUFFER, transport);
+    let mut transport = BufStream::with_capacity(READ_BUFFER, WRITE_BUFFER, transport);
     let mut begun = Vec::new();
     loop {
         let hello = match greet(&mut transport, &begun).await {
@@ -87,8 +89,8 @@ async fn greet<T: AsyncRead + AsyncWrite + Unpin>(
 async fn streams<T: AsyncRead + AsyncWrite + Unpin>(transport: T, guest: &Rc<Guest>) -> io::Result<()> {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(YAMUX_STREAMS);
-    // No growth: 256 KiB a stream outrun this transport's round trip a hundredfold.
-    config.set_max_connection_receive_window(Some(YAMUX_STREAMS * yamux::DEFAULT_CREDIT as usize));
+    let least = YAMUX_STREAMS * yamux::DEFAULT_CREDIT as usize;
+    config.set_max_connection_receive_window(Some(least + WINDOW_GROWTH));
     config.set_split_send_size(MAX_MESSAGE);
     let mut connection = yamux::Connection::new(transport.compat(), config, yamux::Mode::Server);
     let places = Arc::new(Semaphore::new(MAX_STREAMS));

@@ -5,10 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use banger_schemas::codec::MAX_DATA;
+use banger_schemas::codec::{HEAD, MAX_DATA, frame_in_place};
 use banger_schemas::guest::ExecOutput;
-use banger_schemas::io::write_frame;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::time::Instant;
 
@@ -33,12 +32,18 @@ pub(super) struct Output {
 
 struct Stream {
     source: Option<Source>,
-    frame: fn(Vec<u8>) -> ExecOutput,
+    kind: fn(Vec<u8>) -> ExecOutput,
+}
+
+/// What was read at once, behind room for its head.
+struct Piece {
+    buffer: Vec<u8>,
+    kind: fn(Vec<u8>) -> ExecOutput,
 }
 
 impl Output {
     pub(super) fn new(outputs: Outputs) -> Self {
-        let stream = |(source, frame)| Stream { source: Some(source), frame };
+        let stream = |(source, kind)| Stream { source: Some(source), kind };
         Output { streams: outputs.into_iter().map(stream).collect() }
     }
 
@@ -51,7 +56,7 @@ impl Output {
     ) -> io::Result<ExecOutput> {
         while self.is_open() {
             tokio::select! {
-                frame = self.next() => self.pass(frame, wire).await?,
+                piece = self.next() => self.pass(piece, wire).await?,
                 status = child.wait() => {
                     group.over();
                     self.drain(wire).await?;
@@ -69,9 +74,9 @@ impl Output {
         let ended = Instant::now();
         let mut carried = 0;
         while self.is_open() && (carried < AFTERMATH || ended.elapsed() < AFTERMATH_TIME) {
-            let Ok(frame) = tokio::time::timeout(SILENCE, self.next()).await else { break };
-            carried += length(&frame);
-            self.pass(frame, wire).await?;
+            let Ok(piece) = tokio::time::timeout(SILENCE, self.next()).await else { break };
+            carried += piece.as_ref().map_or(0, Piece::len);
+            self.pass(piece, wire).await?;
         }
         Ok(())
     }
@@ -81,32 +86,34 @@ impl Output {
     }
 
     /// The next bytes of any stream; `None` when one of them ended.
-    async fn next(&mut self) -> Option<ExecOutput> {
+    async fn next(&mut self) -> Option<Piece> {
         match &mut self.streams[..] {
             [one] => one.next().await,
             [one, other] => tokio::select! {
-                frame = one.next(), if one.source.is_some() => frame,
-                frame = other.next(), if other.source.is_some() => frame,
+                piece = one.next(), if one.source.is_some() => piece,
+                piece = other.next(), if other.source.is_some() => piece,
             },
             _ => std::future::pending().await,
         }
     }
 
-    async fn pass(&mut self, frame: Option<ExecOutput>, wire: &mut Wire) -> io::Result<()> {
-        match frame {
-            Some(frame) => write_frame(wire, &frame).await,
-            None => Ok(()),
+    async fn pass(&mut self, piece: Option<Piece>, wire: &mut Wire) -> io::Result<()> {
+        if let Some(mut piece) = piece {
+            wire.write_all(frame_in_place(piece.kind, &mut piece.buffer)?).await?;
+            wire.flush().await?;
         }
+        Ok(())
     }
 }
 
 impl Stream {
     /// Cancel safe: bytes are taken out of the pipe only by a read that completes.
-    async fn next(&mut self) -> Option<ExecOutput> {
+    async fn next(&mut self) -> Option<Piece> {
         let Some(source) = &mut self.source else { return std::future::pending().await };
-        let mut bytes = Vec::with_capacity(READ);
-        match source.read_buf(&mut bytes).await {
-            Ok(length) if length > 0 => Some((self.frame)(bytes)),
+        let mut buffer = Vec::with_capacity(HEAD + READ);
+        buffer.resize(HEAD, 0);
+        match source.read_buf(&mut buffer).await {
+            Ok(length) if length > 0 => Some(Piece { buffer, kind: self.kind }),
             // A pipe that cannot be read any more has ended too.
             _ => {
                 self.source = None;
@@ -116,10 +123,9 @@ impl Stream {
     }
 }
 
-fn length(frame: &Option<ExecOutput>) -> usize {
-    match frame {
-        Some(ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes)) => bytes.len(),
-        _ => 0,
+impl Piece {
+    fn len(&self) -> usize {
+        self.buffer.len() - HEAD
     }
 }
 

@@ -15,6 +15,10 @@ pub use identity::{Address, Identity};
 
 /// Streams that one guest connection may have open at once.
 pub const MAX_STREAMS: usize = 256;
+/// What the windows of busy streams may have beyond their least, all together (yamux doubles one that is used up within two
+/// round trips). Each half of a window is a message to the other side, and a message costs an emulated guest as much
+/// as thousands of bytes.
+pub const WINDOW_GROWTH: usize = 8 << 20;
 
 /// The first message on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use banger_schemas::guest::MAX_STREAMS;
 use banger_schemas::guest::hello::{AgentHello, HostHello, Scanner};
+use banger_schemas::guest::{MAX_STREAMS, WINDOW_GROWTH};
 use futures_util::future::poll_fn;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::UnixStream;
@@ -198,10 +198,10 @@ async fn multiplex(
 
 fn configuration() -> yamux::Config {
     let mut configuration = yamux::Config::default();
-    // Twice what we open, since streams that ended are counted until yamux has noticed. The window is then the
-    // least it allows, 256 KiB a stream: more than bandwidth times delay of a channel inside one machine.
-    configuration.set_max_num_streams(2 * MAX_STREAMS);
-    configuration.set_max_connection_receive_window(Some(2 * MAX_STREAMS * yamux::DEFAULT_CREDIT as usize));
+    // Twice what we open, since streams that ended are counted until yamux has noticed.
+    let streams = 2 * MAX_STREAMS;
+    configuration.set_max_num_streams(streams);
+    configuration.set_max_connection_receive_window(Some(streams * yamux::DEFAULT_CREDIT as usize + WINDOW_GROWTH));
     configuration.set_split_send_size(FRAME);
     configuration
 }
