@@ -177,7 +177,7 @@ fn with_second_port(folder: &Path) -> (String, PathBuf) {
     let (program, socket) = (folder.join("vmm-with-port"), folder.join("raw.sock"));
     let script = format!(
         "#!/bin/sh\nexec {VMM} \"$@\" -chardev socket,id=raw,path={},server=on,wait=off \
-         -device virtserialport,chardev=raw,name=raw\n",
+         -device virtio-serial-device,id=second,max_ports=2 -device virtserialport,bus=second.0,chardev=raw,name=raw\n",
         socket.display()
     );
     std::fs::write(&program, script).unwrap();
