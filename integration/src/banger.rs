@@ -294,6 +294,13 @@ impl Banger {
         Pid::from_raw(keeper.split(' ').next().unwrap().parse().unwrap())
     }
 
+    /// The VMMs of this banger's machines, and of templates in the making.
+    pub fn vmms(&self) -> Vec<Pid> {
+        let running = self.on_the_host();
+        let vmms = running.iter().filter(|line| line.contains("qemu-system"));
+        vmms.map(|line| Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap())).collect()
+    }
+
     /// What is kept of machines on the disk.
     pub fn on_the_disk(&self) -> Vec<PathBuf> {
         let folders = ["vms", "disks"].map(|folder| self.state().join(folder));

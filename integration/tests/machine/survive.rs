@@ -100,6 +100,24 @@ fn a_machine_whose_keeper_is_killed_dies_and_says_so() {
 }
 
 #[test]
+fn a_boot_that_stands_still_is_begun_once_more() {
+    let banger = Banger::new(Who::Me);
+    let starting = banger.start(["vm", "create", "--image", "debian-tiny", "--name", "box"]);
+    eventually("its kernel talks", || banger.run(["vm", "logs", "box"]).stdout.contains("Linux version"));
+    let first = banger.vmms();
+    assert_eq!(first.len(), 1);
+    first.iter().for_each(|vmm| kill(*vmm, Signal::SIGSTOP).unwrap());
+    // Well before the deadline of a boot.
+    let output = starting.end();
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(banger.vmms().len() == 1 && banger.vmms() != first);
+    let notes = banger.show("box")["notes"].to_string();
+    assert!(notes.contains("its emulated kernel stood still") && notes.contains("started once more"), "{notes}");
+    banger.ok(["vm", "delete", "box"]);
+    banger.has_nothing_left();
+}
+
+#[test]
 fn a_stopped_machine_is_still_there_after_the_services_died() {
     let banger = Banger::new(Who::Me);
     banger.ok(["vm", "create", "--image", "debian-tiny", "--name", "rest", "--no-start", "-p", "4000:80"]);

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use banger_bus::sparse;
 use banger_integration::{Banger, Who, eventually, sample};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::twins;
@@ -292,19 +291,12 @@ fn killed_at_any_step_of_making_one_the_services_leave_all_of_it_or_nothing() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// The VMMs of this banger's.
-fn vmms(banger: &Banger) -> Vec<Pid> {
-    let running = banger.on_the_host();
-    let vmms = running.iter().filter(|line| line.contains("qemu-system"));
-    vmms.map(|line| Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap())).collect()
-}
-
 #[test]
 fn a_maker_that_never_gets_ready_is_ended_and_nobody_waits_for_it() {
     let banger = with_templates().env("BANGER_TEMPLATE_DEADLINE_SECONDS", "3");
     banger.ok([&RUN[..], &["--", "true"]].concat());
-    eventually("the maker's VMM has started", || !vmms(&banger).is_empty());
-    for vmm in vmms(&banger) {
+    eventually("the maker's VMM has started", || !banger.vmms().is_empty());
+    for vmm in banger.vmms() {
         kill(vmm, Signal::SIGSTOP).unwrap();
         let nice = fs::read_to_string(format!("/proc/{vmm}/stat")).unwrap();
         assert_eq!(nice.rsplit_once(") ").unwrap().1.split(' ').nth(16), Some("19"), "it stands back: {nice}");
@@ -318,7 +310,7 @@ fn a_maker_that_never_gets_ready_is_ended_and_nobody_waits_for_it() {
     banger.ok(["vm", "delete", "box"]);
     // What does not work is not tried again and again.
     pause(Duration::from_millis(500));
-    assert!(vmms(&banger).is_empty());
+    assert!(banger.vmms().is_empty());
     banger.has_nothing_left();
 }
 
@@ -333,9 +325,9 @@ fn a_template_that_the_disk_has_no_room_for_is_none() {
     let banger = banger.mounting(&format!("mount -t tmpfs -o size=2600M,mode=700 small {}", state.display()));
     banger.ok([&RUN[..], &["--memory", "256", "--", "true"]].concat());
     // There was room when it began.
-    eventually("the maker has begun", || !vmms(&banger).is_empty());
+    eventually("the maker has begun", || !banger.vmms().is_empty());
     banger.in_its_state("cat /dev/zero >ballast 2>&1 || :");
-    eventually("the maker is gone", || vmms(&banger).is_empty());
+    eventually("the maker is gone", || banger.vmms().is_empty());
     assert!(templates(&banger).is_empty());
     // What goes meanwhile is no mistake.
     let half_made = || banger.in_its_state("find templates disks -mindepth 1 ! -name '.*' 2>/dev/null || :");
@@ -364,7 +356,7 @@ fn without_memory_no_template_is_made_and_no_machine_comes_up() {
     banger.ok([&RUN[..], &["--", "true"]].concat());
     let told = || fs::read_to_string(banger.state().join("banger.log")).unwrap().contains("short of memory");
     eventually("it is told why there is no template", told);
-    assert!(vmms(&banger).is_empty() && templates(&banger).is_empty());
+    assert!(banger.vmms().is_empty() && templates(&banger).is_empty());
     has(8000);
     banger.ok([&RUN[..], &["--", "true"]].concat());
     eventually("a template is made", || templates(&banger).len() == 1);

@@ -4,6 +4,7 @@ mod boot;
 mod launch;
 mod messages;
 mod perform;
+mod still;
 mod supervisor;
 mod vm;
 mod watch;

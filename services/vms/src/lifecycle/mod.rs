@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A VM that is to go on from a template, and does not, comes down as one that has failed and is launched once more: it
-//! boots then.
+//! boots then. So is one whose boot stands still.
 
 mod goal;
 mod step;
@@ -88,7 +88,7 @@ pub(crate) enum After {
         why: Option<Error>,
     },
     Removed,
-    /// Started once more, since its template's guest did not go on.
+    /// Started once more, since its template's guest did not go on or its boot stood still.
     Again {
         why: Error,
     },
@@ -119,6 +119,8 @@ pub(crate) enum Event {
     Exited(Error),
     /// The boot deadline passed; the error has the last stage and the console's tail.
     Late(Error),
+    /// The kernel has said nothing for so long that it never will.
+    Still(Error),
 }
 
 /// What is done about it.
@@ -176,7 +178,7 @@ impl State {
             State::Booting(Way::Template) => "waiting for the agent".into(),
             State::Identifying(_) => "the agent takes its identity".into(),
             State::Ending { then: After::Again { why } } | State::Settling { then: After::Again { why } } => {
-                format!("starting without its template: {}", why.message)
+                format!("starting once more: {}", why.message)
             }
             _ => String::new(),
         }

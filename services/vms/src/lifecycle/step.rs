@@ -46,6 +46,7 @@ pub(crate) fn step(state: State, event: Event) -> (State, Vec<Effect>) {
         | (State::Booting(way) | State::Identifying(way), Event::Late(why)) => {
             (State::Ending { then: way.failed(why) }, vec![Kill])
         }
+        (State::Booting(Way::Boot), Event::Still(why)) => (State::Ending { then: After::Again { why } }, vec![Kill]),
         (State::Booting(_) | State::Identifying(_) | State::Silent { .. }, Event::Stop { .. }) => {
             (State::Ending { then: STOPPED }, vec![Kill])
         }

@@ -57,6 +57,18 @@ fn a_boot_that_never_answers_is_ended_and_kept() {
 }
 
 #[test]
+fn a_boot_that_stands_still_is_begun_once_more() {
+    let still = [Event::Still(why()), Event::Exited(Error::internal("killed"))];
+    let (state, effects) = run(State::Booting(Way::Boot), still);
+    assert_eq!((Goal::Running.verdict(&state), state.as_str()), (None, "starting"));
+    assert_eq!(effects, [Effect::Kill, Effect::Settle]);
+    assert_eq!(step(state, Event::Settled), (State::Launching { then: None }, vec![Effect::Launch]));
+    // Once the agent has spoken, its deadline is for the rest.
+    let (state, effects) = run(State::Identifying(Way::Boot), [Event::Still(why())]);
+    assert_eq!((state, effects), (State::Identifying(Way::Boot), vec![]));
+}
+
+#[test]
 fn a_vm_whose_template_does_not_go_on_boots() {
     let booting = State::Launching { then: None };
     for events in [
@@ -106,6 +118,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Silent(why())),
         Just(Event::Exited(why())),
         Just(Event::Late(why())),
+        Just(Event::Still(why())),
     ]
 }
 

@@ -14,16 +14,17 @@ use banger_bus::metrics::{Member, Population};
 use banger_bus::trace::Place;
 use banger_schemas::error::{Error, Kind, Result};
 use banger_schemas::job::Progress;
-use banger_schemas::keeper::{Exit, ExitCause, Phase};
+use banger_schemas::keeper::{Backend, Exit, ExitCause, Phase};
 use banger_schemas::options::{Dict, DictBuilder};
 use tokio::sync::watch;
 
 use super::boot::Boot;
 use super::launch::Launched;
 use super::perform::{Outcome, Tools};
+use super::still::stands_still;
 use super::watch as watches;
 use crate::lifecycle::{After, Effect, Event, Goal, State, Way, step};
-use crate::record::{Started, VmRecord};
+use crate::record::VmRecord;
 use crate::templates::{self, Key};
 use crate::view::View;
 
@@ -71,6 +72,10 @@ pub(crate) struct VmActor {
     turn: Option<SpawnHandle>,
     /// Why it is not started from it, if that was tried in vain.
     why_not: Option<String>,
+    /// While it boots: who looks whether it stands still.
+    still: Option<SpawnHandle>,
+    /// Why it is booted a second time, if the first stood still.
+    stood_still: Option<String>,
     /// Counts the VMM's lives, so that late words about an older one are not taken for the present one's.
     life: u64,
     /// Where in a trace it is worked on: the last order's.
@@ -108,6 +113,8 @@ impl VmActor {
             key: None,
             turn: None,
             why_not: None,
+            still: None,
+            stood_still: None,
             life: 0,
             place,
             boot: Boot::default(),
@@ -130,6 +137,11 @@ impl VmActor {
             && let Some(turn) = self.turn.take()
         {
             ctx.cancel_future(turn);
+        }
+        if !matches!(self.state, State::Booting(_))
+            && let Some(still) = self.still.take()
+        {
+            ctx.cancel_future(still);
         }
         self.publish();
         for effect in effects {
@@ -157,6 +169,10 @@ impl VmActor {
                 self.boot_id.clear();
                 self.phase = None;
                 self.why_not = None;
+                self.stood_still = None;
+            }
+            State::Settling { then: After::Again { why } } if !self.goes_on_from_template() => {
+                self.stood_still = Some(format!("{}: it was started once more", why.message));
             }
             State::Settling { then: After::Again { why } } if self.why_not.is_none() => {
                 let why = format!("its template's guest did not go on: {}", why.message);
@@ -168,7 +184,7 @@ impl VmActor {
             }
             State::Running => {
                 // The next of its kind will not have to boot.
-                if let (Some(key), Some(Started { template: false, .. })) = (self.key.take(), &self.record.started) {
+                if let Some(key) = self.key.take().filter(|_| !self.goes_on_from_template()) {
                     templates::want(&self.tools, &self.record, key);
                 }
             }
@@ -250,6 +266,10 @@ impl VmActor {
                     _ => boot_deadline(),
                 };
                 self.deadline = Some(ctx.run_later(deadline, |me, ctx| me.late(ctx)));
+                if self.may_stand_still() {
+                    let still = wrap_future::<_, Self>(stands_still(tools, record.id));
+                    self.still = Some(ctx.spawn(still.map(|why, me, ctx| me.apply(Event::Still(why), ctx))));
+                }
             }
             Effect::Launch => {
                 self.notes.clear();
@@ -297,13 +317,22 @@ impl VmActor {
             self.found_out(outcome);
             self.key = key;
             self.turn = Some(ctx.run_later(TURN, move |_, _| drop(turn)));
+            self.notes.extend(self.stood_still.clone());
             self.follow_keeper(ctx);
-            match &self.record.started {
-                Some(Started { template: true, .. }) => Way::Template,
-                _ => Way::Boot,
-            }
+            if self.goes_on_from_template() { Way::Template } else { Way::Boot }
         });
         self.apply(Event::Launched(way), ctx);
+    }
+
+    /// Whether this start, the last one or the one under way, goes on from a template's guest.
+    fn goes_on_from_template(&self) -> bool {
+        self.record.started.as_ref().is_some_and(|started| started.template)
+    }
+
+    /// Whether this boot may be one that stands still: not a second one, which has all the time that there is.
+    fn may_stand_still(&self) -> bool {
+        let emulated = self.record.backend.as_deref() == Some(Backend::QemuTcg.as_str());
+        self.state == State::Booting(Way::Boot) && emulated && self.stood_still.is_none()
     }
 
     /// One way down at a time.

@@ -108,7 +108,7 @@ fn kernel_arguments(backend: Backend, tsc_khz: Option<u32>) -> String {
         // and choosing among more was a place where a boot stood still (docs/roadmap.md, "Doubtful"). It is there as soon as
         // it is asked for, and need not be waited for.
         line.push_str(" tsc=reliable no_timer_check mitigations=off cpuidle.off=1 cpu_init_udelay=0");
-        // QEMU 7.2 finds what it has translated by virtual addresses: were they others in each process (ASLR), each program
+        // QEMU 7.2 translates anew what lies at other addresses: were they others in each process (ASLR), each program
         // would be translated anew at each of its starts, which takes four times as long.
         line.push_str(" norandmaps");
     }
