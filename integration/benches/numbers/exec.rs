@@ -14,6 +14,9 @@ const VM: &str = "shell";
 /// A port of the host address that nobody else has.
 const PORT: &str = "2222";
 
+/// Starts of a program, in one shell.
+const STARTS: &str = "for i in $(seq 30); do /bin/true; done";
+
 /// Lets root in by key, and has a server that is there already, not one for each connection.
 const SERVE_SSH: &str = "mkdir -p /root/.ssh && cat > /root/.ssh/authorized_keys && systemctl start ssh";
 
@@ -29,11 +32,30 @@ pub(crate) fn measure(banger: &Banger, rounds: usize, table: &mut Table) {
         call.add(crate::block_on(round_trip(banger)));
         there.add(wall(ssh.command(&["true"])));
     }
+    let [here, elsewhere] = starts(banger, rounds);
     banger.ok(["vm", "delete", VM]);
     table.section("`true` in a machine that runs");
     let theirs = "`ssh root@… true`";
     table.compare("D-Bus client: Exec to Exited", call.median(), theirs, there.median(), Some(Goal::AtMost(0.2)));
     table.compare("`banger vm exec … true`", program.median(), theirs, there.median(), None);
+    let theirs = "the same, each at other addresses (ASLR)";
+    table.compare("30 starts of `true` in a shell", here.median(), theirs, elsewhere.median(), None);
+}
+
+/// As machines are, and with what emulated ones go without (decision 0023).
+fn starts(banger: &Banger, rounds: usize) -> [Samples; 2] {
+    let mut samples: [Samples; 2] = Default::default();
+    for round in 0..=rounds.div_ceil(2) {
+        for (samples, moved) in samples.iter_mut().zip(["0", "2"]) {
+            let sysctl = format!("echo {moved} > /proc/sys/kernel/randomize_va_space");
+            banger.ok(["vm", "exec", VM, "--", "sh", "-c", &sysctl]);
+            let took = wall(banger.command(["vm", "exec", VM, "--", "sh", "-c", STARTS]));
+            if round > 0 {
+                samples.add(took);
+            }
+        }
+    }
+    samples
 }
 
 /// The second of two, on one connection: a client that stays.
