@@ -290,15 +290,13 @@ impl Banger {
     /// The process on the host that keeps a machine.
     pub fn keeper(&self, id: &str) -> Pid {
         let keepers = leftovers::processes(&self.state().join("vms").join(id));
-        let keeper = keepers.iter().find(|line| line.contains("banger-keeper")).expect("the machine has a keeper");
-        Pid::from_raw(keeper.split(' ').next().unwrap().parse().unwrap())
+        pid(keepers.iter().find(|line| line.contains("banger-keeper")).expect("the machine has a keeper"))
     }
 
     /// The VMMs of this banger's machines, and of templates in the making.
     pub fn vmms(&self) -> Vec<Pid> {
         let running = self.on_the_host();
-        let vmms = running.iter().filter(|line| line.contains("qemu-system"));
-        vmms.map(|line| Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap())).collect()
+        running.iter().filter(|line| line.contains("qemu-system")).map(|line| pid(line)).collect()
     }
 
     /// What is kept of machines on the disk.
@@ -344,6 +342,11 @@ pub(crate) fn ask_at<T>(address: &str, question: impl AsyncFnOnce(zbus::Connecti
         let bus = zbus::connection::Builder::address(address).build().await.unwrap();
         question(bus).await
     })
+}
+
+/// Whose line of [`leftovers::processes`] this is.
+fn pid(line: &str) -> Pid {
+    Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap())
 }
 
 /// Waits for something that must come true soon.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use banger_schemas::codec::MAX_MESSAGE;
 use banger_schemas::guest::hello::{HostHello, Scanner};
-use banger_schemas::guest::{MAX_STREAMS, WINDOW_GROWTH};
+use banger_schemas::guest::{MAX_STREAMS, RECEIVE_WINDOW, YAMUX_STREAMS};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::sync::Semaphore;
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -22,9 +22,6 @@ use watched::Watched;
 const READ_BUFFER: usize = 4096;
 /// Room for a whole frame: under emulation every system call costs ten times its share.
 const WRITE_BUFFER: usize = 128 * 1024;
-/// yamux ends the whole connection at its own limit, and counts streams that the host has already let go:
-/// so that one stands higher, and [`MAX_STREAMS`] is kept here.
-const YAMUX_STREAMS: usize = 2 * MAX_STREAMS;
 
 /// Serves the hosts that say hello on this transport, until the last one goes or a connection of another generation
 /// begins elsewhere.
@@ -88,9 +85,9 @@ async fn greet<T: AsyncRead + AsyncWrite + Unpin>(
 
 async fn streams<T: AsyncRead + AsyncWrite + Unpin>(transport: T, guest: &Rc<Guest>) -> io::Result<()> {
     let mut config = yamux::Config::default();
+    // At this limit it ends the whole connection: [`MAX_STREAMS`] is kept below.
     config.set_max_num_streams(YAMUX_STREAMS);
-    let least = YAMUX_STREAMS * yamux::DEFAULT_CREDIT as usize;
-    config.set_max_connection_receive_window(Some(least + WINDOW_GROWTH));
+    config.set_max_connection_receive_window(Some(RECEIVE_WINDOW));
     config.set_split_send_size(MAX_MESSAGE);
     let mut connection = yamux::Connection::new(transport.compat(), config, yamux::Mode::Server);
     let places = Arc::new(Semaphore::new(MAX_STREAMS));

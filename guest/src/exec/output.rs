@@ -5,9 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use banger_schemas::codec::{HEAD, MAX_DATA, frame_in_place};
+use banger_schemas::codec::{HEAD, MAX_DATA};
 use banger_schemas::guest::ExecOutput;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use banger_schemas::io::write_in_place;
+use tokio::io::AsyncReadExt;
 use tokio::process::Child;
 use tokio::time::Instant;
 
@@ -98,11 +99,10 @@ impl Output {
     }
 
     async fn pass(&mut self, piece: Option<Piece>, wire: &mut Wire) -> io::Result<()> {
-        if let Some(mut piece) = piece {
-            wire.write_all(frame_in_place(piece.kind, &mut piece.buffer)?).await?;
-            wire.flush().await?;
+        match piece {
+            Some(mut piece) => write_in_place(wire, piece.kind, &mut piece.buffer).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -56,9 +56,6 @@ pub(super) trait Machine: std::fmt::Debug {
 /// When all is up, or systemd-tmpfiles meets it half made.
 const KVM: &str = "mknod --mode=0660 /dev/kvm c 10 232 && chgrp kvm /dev/kvm";
 
-/// A copy of the machine's node. Where nothing like udev made that one, it is root's alone.
-const TUN: &str = "chmod 0666 /dev/net/tun";
-
 const POWER_OFF: Duration = Duration::from_secs(15);
 
 impl Host {
@@ -69,7 +66,8 @@ impl Host {
         let folder = Folder::new();
         let container = Container::start(&base, folder.place(), folder.groups(), options.bus);
         let host = Host::up(folder, Box::new(container), Duration::from_secs(60));
-        host.ask(["sh", "-ec", TUN]);
+        // A copy of the machine's node. Where nothing like udev made that one, it is root's alone.
+        host.ask(["chmod", "0666", "/dev/net/tun"]);
         if Path::new("/dev/kvm").exists() {
             host.ask(["sh", "-ec", KVM]);
         }

@@ -15,10 +15,12 @@ pub use identity::{Address, Identity};
 
 /// Streams that one guest connection may have open at once.
 pub const MAX_STREAMS: usize = 256;
-/// What the windows of busy streams may have beyond their least, all together (yamux doubles one that is used up within two
-/// round trips). Each half of a window is a message to the other side, and a message costs an emulated guest as much
-/// as thousands of bytes.
-pub const WINDOW_GROWTH: usize = 8 << 20;
+/// Streams that the multiplexer allows, at either end: twice as many, since it counts those that have ended until it has noticed.
+pub const YAMUX_STREAMS: usize = 2 * MAX_STREAMS;
+/// What either end may have to receive at once: yamux's 256 KiB for each stream, and 8 MiB by which windows of busy ones grow (it
+/// doubles one that is used up within two round trips). Each half of a window is a message to the other side, and a message
+/// costs an emulated guest as much as thousands of bytes.
+pub const RECEIVE_WINDOW: usize = YAMUX_STREAMS * (256 << 10) + (8 << 20);
 
 /// The first message on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

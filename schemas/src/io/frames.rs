@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::codec::{CodecError, Deframer, encode_frame};
+use crate::codec::{CodecError, Deframer, encode_frame, frame_in_place};
 
 impl From<CodecError> for io::Error {
     fn from(error: CodecError) -> io::Error {
@@ -52,6 +52,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 /// Writes one message.
 pub async fn write_frame<W: AsyncWrite + Unpin, T: bincode::Encode>(stream: &mut W, message: &T) -> io::Result<()> {
     stream.write_all(&encode_frame(message)?).await?;
+    stream.flush().await
+}
+
+/// Writes one message of data that lie behind room for its head, as [`frame_in_place`] makes it.
+pub async fn write_in_place<W: AsyncWrite + Unpin, T: bincode::Encode>(
+    stream: &mut W,
+    kind: fn(Vec<u8>) -> T,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    stream.write_all(frame_in_place(kind, buffer)?).await?;
     stream.flush().await
 }
 

@@ -3,5 +3,5 @@
 pub mod frames;
 pub mod packet;
 
-pub use frames::{FrameReader, write_frame};
+pub use frames::{FrameReader, write_frame, write_in_place};
 pub use packet::{Packet, PacketSocket};

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use banger_schemas::guest::hello::{AgentHello, HostHello, Scanner};
-use banger_schemas::guest::{MAX_STREAMS, WINDOW_GROWTH};
+use banger_schemas::guest::{MAX_STREAMS, RECEIVE_WINDOW, YAMUX_STREAMS};
 use futures_util::future::poll_fn;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::UnixStream;
@@ -198,10 +198,8 @@ async fn multiplex(
 
 fn configuration() -> yamux::Config {
     let mut configuration = yamux::Config::default();
-    // Twice what we open, since streams that ended are counted until yamux has noticed.
-    let streams = 2 * MAX_STREAMS;
-    configuration.set_max_num_streams(streams);
-    configuration.set_max_connection_receive_window(Some(streams * yamux::DEFAULT_CREDIT as usize + WINDOW_GROWTH));
+    configuration.set_max_num_streams(YAMUX_STREAMS);
+    configuration.set_max_connection_receive_window(Some(RECEIVE_WINDOW));
     configuration.set_split_send_size(FRAME);
     configuration
 }
